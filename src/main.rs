@@ -1,0 +1,2 @@
+//! turnd
+fn main() {}
