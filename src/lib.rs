@@ -1,1 +1,3 @@
 //! turnd
+
+pub mod stun;

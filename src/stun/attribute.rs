@@ -1,0 +1,338 @@
+//! The table of attributes, their shapes, and the typed getters that follow from it.
+//!
+//! A new attribute is one row: its number, its name, and the getter with the shape that reads it. What stands here is
+//! *known*: never the reason for a 420, even where it is not expected \[S12\].
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use super::error_code::ErrorCode;
+use super::integrity::PasswordAlgorithm;
+use super::message::{Malformed, Message};
+use super::reader::Reader;
+
+/// The type of an attribute.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Attribute(pub u16);
+
+/// A row without a getter has a method of its own on [`Message`].
+macro_rules! attributes {
+    ($(
+        #[doc = $doc:literal]
+        $number:literal $constant:ident $(=> $getter:ident: $shape:ident -> $value:ty)?;
+    )*) => {
+        impl Attribute {
+            $(
+                #[doc = $doc]
+                pub const $constant: Self = Self($number);
+            )*
+
+            /// Every attribute of the table, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$constant),*];
+
+            /// Whether it is in the table.
+            pub const fn is_known(self) -> bool {
+                matches!(self.0, $($number)|*)
+            }
+
+            const fn constant_name(self) -> Option<&'static str> {
+                match self.0 {
+                    $($number => Some(stringify!($constant)),)*
+                    _ => None,
+                }
+            }
+        }
+
+        impl<'a> Message<'a> {
+            $($(
+                #[doc = $doc]
+                pub fn $getter(&self) -> Option<Result<$value, Malformed>> {
+                    let value = self.get(Attribute::$constant)?;
+                    Some(shape::$shape(value, self.transaction_id()).ok_or(Malformed))
+                }
+            )?)*
+        }
+    };
+}
+
+attributes! {
+    /// The client's reflexive address, not XORed.
+    0x0001 MAPPED_ADDRESS => mapped_address: address -> SocketAddr;
+    /// From which address and port a Binding response is wanted (RFC 5780).
+    0x0003 CHANGE_REQUEST => change_request: change_request -> ChangeRequest;
+    /// The user's name, at most 763 bytes \[S8\].
+    0x0006 USERNAME => username: text -> &'a [u8];
+    /// HMAC-SHA1 over what stands before it.
+    0x0008 MESSAGE_INTEGRITY;
+    /// Why a request was refused, with a phrase \[S7\].
+    0x0009 ERROR_CODE => error_code: error_code -> (ErrorCode, &'a str);
+    /// The types a 420 complains about.
+    0x000A UNKNOWN_ATTRIBUTES;
+    /// A channel's number as on the wire.
+    0x000C CHANNEL_NUMBER => channel_number: u16_and_reserved -> u16;
+    /// How long an allocation lives, in seconds.
+    0x000D LIFETIME => lifetime: u32 -> u32;
+    /// A peer; the first one, if there are several.
+    0x0012 XOR_PEER_ADDRESS => xor_peer_address: xor_address -> SocketAddr;
+    /// Application data.
+    0x0013 DATA;
+    /// The realm of long-term credentials, at most 763 bytes \[S8\].
+    0x0014 REALM => realm: text -> &'a [u8];
+    /// The server's nonce, at most 763 bytes \[S8\].
+    0x0015 NONCE => nonce: text -> &'a [u8];
+    /// The relayed transport address; the first one, if there are several.
+    0x0016 XOR_RELAYED_ADDRESS => xor_relayed_address: xor_address -> SocketAddr;
+    /// The address family wanted: 1 is IPv4, 2 is IPv6.
+    0x0017 REQUESTED_ADDRESS_FAMILY => requested_address_family: u8_and_reserved -> u8;
+    /// An even port is wanted; true if the next one is to be kept in reserve.
+    0x0018 EVEN_PORT => even_port: top_bit -> bool;
+    /// The IP protocol number between relay and peer: 17 is UDP, 6 is TCP.
+    0x0019 REQUESTED_TRANSPORT => requested_transport: u8_and_reserved -> u8;
+    /// The DF bit is wanted; it has no value.
+    0x001A DONT_FRAGMENT;
+    /// A token of third-party authorization (RFC 7635).
+    0x001B ACCESS_TOKEN => access_token: bytes -> &'a [u8];
+    /// HMAC-SHA256 over what stands before it.
+    0x001C MESSAGE_INTEGRITY_SHA256;
+    /// The algorithm the client derived its key with \[A9\]; one that is not known is malformed.
+    0x001D PASSWORD_ALGORITHM => password_algorithm: password_algorithm -> PasswordAlgorithm;
+    /// The hash that stands for the user's name.
+    0x001E USERHASH => userhash: fixed_borrowed -> &'a [u8; 32];
+    /// The client's reflexive address.
+    0x0020 XOR_MAPPED_ADDRESS => xor_mapped_address: xor_address -> SocketAddr;
+    /// Names a relayed transport address held in reserve.
+    0x0022 RESERVATION_TOKEN => reservation_token: fixed -> [u8; 8];
+    /// Bytes that make a message long (RFC 5780).
+    0x0026 PADDING => padding: bytes -> &'a [u8];
+    /// The port a Binding response is wanted at (RFC 5780).
+    0x0027 RESPONSE_PORT => response_port: u16_padded -> u16;
+    /// Names a connection to a peer (RFC 6062).
+    0x002A CONNECTION_ID => connection_id: u32 -> u32;
+    /// The second address family wanted: 1 is IPv4, 2 is IPv6.
+    0x8000 ADDITIONAL_ADDRESS_FAMILY => additional_address_family: u8_and_reserved -> u8;
+    /// Why one of two address families was not allocated.
+    0x8001 ADDRESS_ERROR_CODE => address_error_code: address_error -> AddressError<'a>;
+    /// The password algorithms a server offers, and a client repeats \[A9\].
+    0x8002 PASSWORD_ALGORITHMS;
+    /// The name that the certificate of the alternate server is checked for, at most 255 bytes.
+    0x8003 ALTERNATE_DOMAIN => alternate_domain: domain -> &'a [u8];
+    /// The ICMP message that a packet to a peer caused.
+    0x8004 ICMP => icmp: icmp -> Icmp;
+    /// The software of the sender, at most 763 bytes \[S8\].
+    0x8022 SOFTWARE => software: text -> &'a [u8];
+    /// Another server to try; the first one, if there are several.
+    0x8023 ALTERNATE_SERVER => alternate_server: address -> SocketAddr;
+    /// CRC-32 over what stands before it; the last attribute.
+    0x8028 FINGERPRINT;
+    /// The address a Binding response was sent from (RFC 5780).
+    0x802B RESPONSE_ORIGIN => response_origin: address -> SocketAddr;
+    /// The address that CHANGE-REQUEST would change to (RFC 5780).
+    0x802C OTHER_ADDRESS => other_address: address -> SocketAddr;
+    /// The server name to get an access token for (RFC 7635).
+    0x802E THIRD_PARTY_AUTHORIZATION => third_party_authorization: text -> &'a [u8];
+    /// Lets an allocation move with its client (RFC 8016); empty when one is asked for.
+    0x8030 MOBILITY_TICKET => mobility_ticket: bytes -> &'a [u8];
+}
+
+impl Attribute {
+    /// Whether a receiver must understand it to process the message: 0x0000..=0x7FFF.
+    pub const fn is_required(self) -> bool {
+        self.0 < 0x8000
+    }
+}
+
+impl<'a> Message<'a> {
+    /// All peers, in order: CreatePermission may name several \[P2\].
+    pub fn xor_peer_addresses(
+        &self,
+    ) -> impl Iterator<Item = Result<SocketAddr, Malformed>> + use<'a> {
+        self.xor_addresses(Attribute::XOR_PEER_ADDRESS)
+    }
+
+    /// All relayed transport addresses, in order: an allocation of both families has two.
+    pub fn xor_relayed_addresses(
+        &self,
+    ) -> impl Iterator<Item = Result<SocketAddr, Malformed>> + use<'a> {
+        self.xor_addresses(Attribute::XOR_RELAYED_ADDRESS)
+    }
+
+    /// All alternate servers, in order: at most one of each family makes sense.
+    pub fn alternate_servers(
+        &self,
+    ) -> impl Iterator<Item = Result<SocketAddr, Malformed>> + use<'a> {
+        let id = self.transaction_id();
+        self.get_all(Attribute::ALTERNATE_SERVER)
+            .map(move |value| shape::address(value, id).ok_or(Malformed))
+    }
+
+    /// The types that UNKNOWN-ATTRIBUTES lists; none when it is absent.
+    pub fn unknown_attributes(&self) -> impl Iterator<Item = Attribute> + use<'a> {
+        let mut list = Reader::new(self.get(Attribute::UNKNOWN_ATTRIBUTES).unwrap_or_default());
+        std::iter::from_fn(move || list.u16().map(Attribute))
+    }
+
+    /// The list of password algorithms as it stands in the message, to be compared with the one that was sent.
+    pub fn password_algorithms(&self) -> Option<&'a [u8]> {
+        self.get(Attribute::PASSWORD_ALGORITHMS)
+    }
+
+    fn xor_addresses(
+        &self,
+        kind: Attribute,
+    ) -> impl Iterator<Item = Result<SocketAddr, Malformed>> + use<'a> {
+        let id = self.transaction_id();
+        self.get_all(kind)
+            .map(move |value| shape::xor_address(value, id).ok_or(Malformed))
+    }
+}
+
+impl fmt::Display for Attribute {
+    /// The RFC's name, or the number.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(name) = self.constant_name() else {
+            return write!(f, "0x{:04X}", self.0);
+        };
+        for (index, word) in name.split('_').enumerate() {
+            f.write_str(if index == 0 { "" } else { "-" })?;
+            f.write_str(word)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// CHANGE-REQUEST (RFC 5780 §7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangeRequest {
+    /// The response is wanted from the other IP address.
+    pub ip: bool,
+    /// The response is wanted from the other port.
+    pub port: bool,
+}
+
+/// ADDRESS-ERROR-CODE (RFC 8656 §18.12).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddressError<'a> {
+    /// 1 is IPv4, 2 is IPv6.
+    pub family: u8,
+    /// 440 or 508.
+    pub code: ErrorCode,
+    /// For a person to read.
+    pub reason: &'a str,
+}
+
+/// ICMP (RFC 8656 §18.13): one byte each for type and code, behind two reserved ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Icmp {
+    /// The type, of ICMP or ICMPv6 as the peer's address tells.
+    pub kind: u8,
+    /// The code.
+    pub code: u8,
+    /// The next hop's MTU when the packet was too big, otherwise 0.
+    pub data: u32,
+}
+
+/// How values are read: `None` is malformed. The transaction id is what XORed addresses need.
+mod shape {
+    use std::net::SocketAddr;
+
+    use super::{AddressError, ChangeRequest, ErrorCode, Icmp, PasswordAlgorithm, Reader};
+    use crate::stun::address::{self, Mask};
+    use crate::stun::message::TransactionId;
+
+    pub(super) fn bytes(value: &[u8], _: TransactionId) -> Option<&[u8]> {
+        Some(value)
+    }
+
+    /// The bound is in bytes: a name counts as the bytes it is, whatever its encoding.
+    pub(super) fn text(value: &[u8], _: TransactionId) -> Option<&[u8]> {
+        (value.len() <= 763).then_some(value)
+    }
+
+    pub(super) fn domain(value: &[u8], _: TransactionId) -> Option<&[u8]> {
+        (value.len() <= 255).then_some(value)
+    }
+
+    pub(super) fn address(value: &[u8], _: TransactionId) -> Option<SocketAddr> {
+        address::read(value, Mask::NONE)
+    }
+
+    pub(super) fn xor_address(value: &[u8], id: TransactionId) -> Option<SocketAddr> {
+        address::read(value, Mask::of(id))
+    }
+
+    pub(super) fn fixed<const N: usize>(value: &[u8], _: TransactionId) -> Option<[u8; N]> {
+        value.try_into().ok()
+    }
+
+    pub(super) fn fixed_borrowed<const N: usize>(
+        value: &[u8],
+        _: TransactionId,
+    ) -> Option<&[u8; N]> {
+        value.try_into().ok()
+    }
+
+    pub(super) fn u32(value: &[u8], id: TransactionId) -> Option<u32> {
+        fixed(value, id).map(u32::from_be_bytes)
+    }
+
+    pub(super) fn u16_and_reserved(value: &[u8], id: TransactionId) -> Option<u16> {
+        fixed(value, id).map(|[high, low, _, _]| u16::from_be_bytes([high, low]))
+    }
+
+    /// RFC 5780 does not say whether the length counts the padding, and both are sent.
+    pub(super) fn u16_padded(value: &[u8], id: TransactionId) -> Option<u16> {
+        fixed(value, id)
+            .map(u16::from_be_bytes)
+            .or_else(|| u16_and_reserved(value, id))
+    }
+
+    pub(super) fn u8_and_reserved(value: &[u8], id: TransactionId) -> Option<u8> {
+        fixed(value, id).map(|[first, _, _, _]| first)
+    }
+
+    pub(super) fn top_bit(value: &[u8], id: TransactionId) -> Option<bool> {
+        fixed(value, id).map(|[byte]| byte & 0x80 != 0)
+    }
+
+    pub(super) fn error_code(value: &[u8], _: TransactionId) -> Option<(ErrorCode, &str)> {
+        let mut reader = Reader::new(value);
+        let _reserved: [u8; 2] = reader.array()?;
+        ErrorCode::read(&mut reader)
+    }
+
+    pub(super) fn address_error(value: &[u8], _: TransactionId) -> Option<AddressError<'_>> {
+        let mut reader = Reader::new(value);
+        let [family, _reserved] = reader.array()?;
+        let (code, reason) = ErrorCode::read(&mut reader)?;
+        Some(AddressError {
+            family,
+            code,
+            reason,
+        })
+    }
+
+    pub(super) fn change_request(value: &[u8], id: TransactionId) -> Option<ChangeRequest> {
+        u32(value, id).map(|flags| ChangeRequest {
+            ip: flags & 4 != 0,
+            port: flags & 2 != 0,
+        })
+    }
+
+    pub(super) fn icmp(value: &[u8], id: TransactionId) -> Option<Icmp> {
+        fixed(value, id).map(|[_, _, kind, code, d0, d1, d2, d3]| Icmp {
+            kind,
+            code,
+            data: u32::from_be_bytes([d0, d1, d2, d3]),
+        })
+    }
+
+    pub(super) fn password_algorithm(value: &[u8], _: TransactionId) -> Option<PasswordAlgorithm> {
+        PasswordAlgorithm::read(value)
+    }
+}

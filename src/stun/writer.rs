@@ -1,0 +1,263 @@
+//! Writing of messages.
+
+use std::net::SocketAddr;
+
+use super::address::{self, Mask};
+use super::attribute::{AddressError, Attribute, ChangeRequest, Icmp};
+use super::error_code::{self, ErrorCode};
+use super::fingerprint;
+use super::integrity::{Integrity, Key, PasswordAlgorithm};
+use super::message::{Class, Method, TransactionId};
+use super::{HEADER_LENGTH, MAGIC_COOKIE, padding};
+
+/// Appends one message to a buffer; what stands before it stays.
+///
+/// Every byte of the message is written here, padding as zeros: nothing of an earlier use of the buffer shows \[S2\]. An
+/// attribute for which there is no room, since the message's length is 16 bits, is left out whole.
+#[must_use = "a message ends with one of the `finish` methods"]
+#[derive(Debug)]
+pub struct Writer<'b> {
+    buffer: &'b mut Vec<u8>,
+    start: usize,
+    id: TransactionId,
+    fingerprint: bool,
+}
+
+impl<'b> Writer<'b> {
+    /// Begins a message.
+    pub fn new(buffer: &'b mut Vec<u8>, class: Class, method: Method, id: TransactionId) -> Self {
+        let start = buffer.len();
+        buffer.extend_from_slice(&method.kind(class).to_be_bytes());
+        buffer.extend_from_slice(&[0, 0]);
+        buffer.extend_from_slice(&MAGIC_COOKIE);
+        buffer.extend_from_slice(&id.0);
+        Self {
+            buffer,
+            start,
+            id,
+            fingerprint: false,
+        }
+    }
+
+    /// Any attribute, by its value.
+    pub fn bytes(&mut self, kind: Attribute, value: &[u8]) -> &mut Self {
+        self.attribute(kind, [value, &[]])
+    }
+
+    /// An attribute without a value.
+    pub fn flag(&mut self, kind: Attribute) -> &mut Self {
+        self.bytes(kind, &[])
+    }
+
+    /// One byte and three reserved ones: REQUESTED-TRANSPORT and the address families.
+    pub fn u8(&mut self, kind: Attribute, value: u8) -> &mut Self {
+        self.bytes(kind, &[value, 0, 0, 0])
+    }
+
+    /// Two bytes and two reserved ones: CHANNEL-NUMBER, RESPONSE-PORT.
+    pub fn u16(&mut self, kind: Attribute, value: u16) -> &mut Self {
+        let [high, low] = value.to_be_bytes();
+        self.bytes(kind, &[high, low, 0, 0])
+    }
+
+    /// Four bytes: LIFETIME, CONNECTION-ID.
+    pub fn u32(&mut self, kind: Attribute, value: u32) -> &mut Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    /// A plain address: MAPPED-ADDRESS, ALTERNATE-SERVER, RESPONSE-ORIGIN, OTHER-ADDRESS.
+    pub fn address(&mut self, kind: Attribute, address: SocketAddr) -> &mut Self {
+        self.bytes(kind, address::write(address, Mask::NONE).as_slice())
+    }
+
+    /// An address XORed with cookie and transaction id: the attributes named so.
+    pub fn xor_address(&mut self, kind: Attribute, address: SocketAddr) -> &mut Self {
+        self.bytes(kind, address::write(address, Mask::of(self.id)).as_slice())
+    }
+
+    /// ERROR-CODE; the phrase is cut to 127 characters.
+    pub fn error(&mut self, code: ErrorCode, reason: &str) -> &mut Self {
+        let [class, number] = code.class_and_number();
+        self.attribute(
+            Attribute::ERROR_CODE,
+            [
+                &[0, 0, class, number],
+                error_code::sendable(reason).as_bytes(),
+            ],
+        )
+    }
+
+    /// UNKNOWN-ATTRIBUTES.
+    pub fn unknown_attributes(&mut self, unknown: impl Iterator<Item = Attribute>) -> &mut Self {
+        let start = self.buffer.len();
+        self.bytes(Attribute::UNKNOWN_ATTRIBUTES, &[]);
+        let value = self.buffer.len();
+        for kind in unknown {
+            if self.length().saturating_add(2) > ROOM {
+                break;
+            }
+            self.buffer.extend_from_slice(&kind.0.to_be_bytes());
+        }
+        let length = self.buffer.len().saturating_sub(value);
+        self.put_u16(start.saturating_add(2), length);
+        self.pad(length)
+    }
+
+    /// EVEN-PORT; `reserve_next` is its R bit.
+    pub fn even_port(&mut self, reserve_next: bool) -> &mut Self {
+        self.bytes(Attribute::EVEN_PORT, &[if reserve_next { 0x80 } else { 0 }])
+    }
+
+    /// PASSWORD-ALGORITHM.
+    pub fn password_algorithm(&mut self, algorithm: PasswordAlgorithm) -> &mut Self {
+        self.bytes(Attribute::PASSWORD_ALGORITHM, &algorithm.entry())
+    }
+
+    /// ADDRESS-ERROR-CODE; the phrase is cut to 127 characters.
+    pub fn address_error(&mut self, error: AddressError<'_>) -> &mut Self {
+        let [class, number] = error.code.class_and_number();
+        let head = [error.family, 0, class, number];
+        self.attribute(
+            Attribute::ADDRESS_ERROR_CODE,
+            [&head, error_code::sendable(error.reason).as_bytes()],
+        )
+    }
+
+    /// ICMP.
+    pub fn icmp(&mut self, icmp: Icmp) -> &mut Self {
+        self.attribute(
+            Attribute::ICMP,
+            [&[0, 0, icmp.kind, icmp.code], &icmp.data.to_be_bytes()],
+        )
+    }
+
+    /// CHANGE-REQUEST.
+    pub fn change_request(&mut self, change: ChangeRequest) -> &mut Self {
+        let flags = u32::from(change.ip) << 2 | u32::from(change.port) << 1;
+        self.u32(Attribute::CHANGE_REQUEST, flags)
+    }
+
+    /// Asks for FINGERPRINT, which is put at the very end whatever is written until then.
+    pub fn fingerprint(&mut self) -> &mut Self {
+        self.fingerprint = true;
+        self
+    }
+
+    /// Ends the message without integrity.
+    pub fn finish(mut self) {
+        self.seal();
+    }
+
+    /// Ends the message with MESSAGE-INTEGRITY or MESSAGE-INTEGRITY-SHA256 under `key`.
+    pub fn finish_with_integrity(mut self, key: &Key, integrity: Integrity) {
+        let covered = self.buffer.get(self.start..).unwrap_or_default();
+        let mut value = [0; 32];
+        let length = integrity.with_value(key, covered, |right| {
+            value
+                .iter_mut()
+                .zip(right)
+                .for_each(|(to, from)| *to = *from);
+            right.len()
+        });
+        self.append(
+            integrity.attribute(),
+            [value.get(..length.unwrap_or(0)).unwrap_or_default(), &[]],
+        );
+        self.seal();
+    }
+
+    /// Puts the length, and FINGERPRINT if asked for.
+    fn seal(&mut self) {
+        if self.fingerprint {
+            self.append(Attribute::FINGERPRINT, [&[0; 4], &[]]);
+        }
+        self.put_u16(self.start.saturating_add(2), self.length());
+        if self.fingerprint {
+            self.buffer.truncate(self.buffer.len().saturating_sub(4));
+            let before = self.buffer.len().saturating_sub(4);
+            let value = fingerprint::value(self.buffer.get(self.start..before).unwrap_or_default());
+            self.buffer.extend_from_slice(&value);
+        }
+    }
+
+    /// An attribute if there is room for it and for integrity and FINGERPRINT behind it.
+    fn attribute(&mut self, kind: Attribute, value: [&[u8]; 2]) -> &mut Self {
+        let [first, second] = value;
+        let length = first.len().saturating_add(second.len());
+        if self.length().saturating_add(4).saturating_add(length) <= ROOM {
+            self.append(kind, value);
+        }
+        self
+    }
+
+    fn append(&mut self, kind: Attribute, [first, second]: [&[u8]; 2]) {
+        let length = first.len().saturating_add(second.len());
+        self.buffer.extend_from_slice(&kind.0.to_be_bytes());
+        self.buffer
+            .extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
+        self.buffer.extend_from_slice(first);
+        self.buffer.extend_from_slice(second);
+        self.pad(length);
+    }
+
+    fn pad(&mut self, length: usize) -> &mut Self {
+        self.buffer
+            .resize(self.buffer.len().saturating_add(padding(length)), 0);
+        self
+    }
+
+    fn put_u16(&mut self, at: usize, value: usize) {
+        if let (Some(field), Ok(value)) = (
+            self.buffer.get_mut(at..).and_then(<[u8]>::first_chunk_mut),
+            u16::try_from(value),
+        ) {
+            *field = value.to_be_bytes();
+        }
+    }
+
+    /// What the length field will say of what was written so far.
+    fn length(&self) -> usize {
+        self.buffer
+            .len()
+            .saturating_sub(self.start)
+            .saturating_sub(HEADER_LENGTH)
+    }
+}
+
+/// Writes what stands before the data in a Data indication from `peer`, and returns its length: 36 or 48 bytes.
+///
+/// The data itself follows, and then its zero padding to a multiple of 4. `None` when `data_length` is too large for one
+/// message, which is more than a UDP datagram over IPv4 can hold.
+pub fn data_indication_head(
+    id: TransactionId,
+    peer: SocketAddr,
+    data_length: usize,
+    out: &mut [u8; 48],
+) -> Option<usize> {
+    let address = address::write(peer, Mask::of(id));
+    let address = address.as_slice();
+    let head = address.len().checked_add(28)?;
+    let padded = data_length.checked_add(padding(data_length))?;
+    let length = u16::try_from(head.checked_add(padded)?.checked_sub(HEADER_LENGTH)?).ok()?;
+
+    let mut rest = &mut out[..];
+    for part in [
+        &Method::DATA.kind(Class::Indication).to_be_bytes()[..],
+        &length.to_be_bytes(),
+        &MAGIC_COOKIE,
+        &id.0,
+        &Attribute::XOR_PEER_ADDRESS.0.to_be_bytes(),
+        &u16::try_from(address.len()).ok()?.to_be_bytes(),
+        address,
+        &Attribute::DATA.0.to_be_bytes(),
+        &u16::try_from(data_length).ok()?.to_be_bytes(),
+    ] {
+        let (place, behind) = rest.split_at_mut_checked(part.len())?;
+        place.copy_from_slice(part);
+        rest = behind;
+    }
+    Some(head)
+}
+
+/// What attributes may fill: the largest length, less MESSAGE-INTEGRITY-SHA256 and FINGERPRINT.
+const ROOM: usize = 65_532 - 36 - 8;
