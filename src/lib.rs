@@ -1,3 +1,4 @@
 //! turnd
 
 pub mod stun;
+pub mod turn;

@@ -1,0 +1,91 @@
+//! What the outside must know.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::verdict::labels;
+use super::{FiveTuple, RelayId};
+
+/// Something that happened to an allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An allocation was made.
+    Allocated(Box<Allocated>),
+    /// An allocation ended. Its relays are closed already.
+    Released(Box<Ended>),
+}
+
+/// A new allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allocated {
+    /// The user it was made for.
+    pub username: Box<[u8]>,
+    /// The client it was made for.
+    pub five_tuple: FiveTuple,
+    /// Its relayed transport addresses: one, or two of different families.
+    pub relays: Vec<(RelayId, SocketAddr)>,
+    /// How long it lives unless it is refreshed.
+    pub lifetime: Duration,
+}
+
+/// An allocation that has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The user it was made for.
+    pub username: Box<[u8]>,
+    /// The client it was made for.
+    pub five_tuple: FiveTuple,
+    /// The relayed transport addresses that it still had.
+    pub relays: Vec<(RelayId, SocketAddr)>,
+    /// Why it ended.
+    pub reason: EndReason,
+    /// What went from the client to peers.
+    pub to_peer: Traffic,
+    /// What went from peers to the client.
+    pub to_client: Traffic,
+    /// How long it lived.
+    pub age: Duration,
+}
+
+labels! {
+    /// Why an allocation ended.
+    EndReason {
+        /// It was not refreshed in time.
+        Expired = "expired",
+        /// The client asked for it: a Refresh with lifetime 0.
+        Deleted = "deleted",
+        /// The client's connection was closed.
+        ConnectionClosed = "connection_closed",
+        /// Its credentials expired, and the settings say that calls end then.
+        CredentialsExpired = "credentials_expired",
+    }
+}
+
+/// Payload that was relayed in one direction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many datagrams.
+    pub packets: u64,
+    /// Their payload, without any header.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// Counts one datagram.
+    pub(super) fn add(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+}
+
+/// What a machine holds at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Allocations, by [`Transport::index`](super::Transport::index) of the client and
+    /// [`Family::index`](super::Family::index) of the relay; a dual allocation counts in both families.
+    pub allocations: [[u64; 2]; 3],
+    /// Permissions that have not expired.
+    pub permissions: u64,
+    /// Channels that have not expired.
+    pub channels: u64,
+}

@@ -1,0 +1,295 @@
+//! Whose requests are accepted: users with a password, and users who bring one that a shared secret vouches for.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::stun::{Key, Message, PasswordAlgorithm, userhash};
+
+/// The users of one realm.
+///
+/// Holds derived keys and shared secrets, never a user's password (RFC 8656 §6).
+#[derive(Clone)]
+pub struct Users {
+    realm: Box<str>,
+    secrets: Vec<SharedSecret>,
+    fixed: HashMap<Box<[u8]>, Keys>,
+    by_hash: HashMap<[u8; 32], Box<[u8]>>,
+}
+
+#[derive(Clone)]
+struct Keys {
+    md5: Key,
+    sha256: Key,
+}
+
+impl Users {
+    /// How many shared secrets there may be: each is tried for each request.
+    pub const MAX_SECRETS: usize = 4;
+
+    /// A realm without users.
+    pub fn new(realm: &str) -> Self {
+        Self {
+            realm: realm.into(),
+            secrets: Vec::new(),
+            fixed: HashMap::new(),
+            by_hash: HashMap::new(),
+        }
+    }
+
+    /// Adds a secret that vouches for users.
+    ///
+    /// # Errors
+    /// [`TooManySecrets`] if there are [`Users::MAX_SECRETS`] already.
+    pub fn add_secret(&mut self, secret: SharedSecret) -> Result<(), TooManySecrets> {
+        if self.secrets.len() == Self::MAX_SECRETS {
+            return Err(TooManySecrets);
+        }
+        self.secrets.push(secret);
+        Ok(())
+    }
+
+    /// Adds a user, or changes a user's password.
+    pub fn add_user(&mut self, name: &str, password: &str) {
+        let (name, realm, password) = (name.as_bytes(), self.realm.as_bytes(), password.as_bytes());
+        let keys = Keys {
+            md5: Key::md5(name, realm, password),
+            sha256: Key::sha256(name, realm, password),
+        };
+        self.by_hash.insert(userhash(name, realm), name.into());
+        self.fixed.insert(name.into(), keys);
+    }
+
+    /// The realm.
+    pub fn realm(&self) -> &str {
+        &self.realm
+    }
+
+    /// The user whose name and realm have this hash (RFC 8489 §14.4). Only users with a password of their own have
+    /// names that the server knows beforehand.
+    pub(super) fn resolve(&self, hash: &[u8; 32]) -> Option<&[u8]> {
+        self.by_hash.get(hash).map(|name| &**name)
+    }
+
+    /// The key with which `message` is signed, if it is one of the user's.
+    ///
+    /// Takes as long for a user who does not exist as for one who does.
+    ///
+    /// # Errors
+    /// Which of the two is wrong, the name or the signature.
+    pub(super) fn verify(
+        &self,
+        message: &Message<'_>,
+        username: &[u8],
+        algorithm: PasswordAlgorithm,
+    ) -> Result<Key, Mismatch> {
+        if let Some(keys) = self.fixed.get(username) {
+            let key = keys.with(algorithm);
+            return if message.verify(key) {
+                Ok(key.clone())
+            } else {
+                Err(Mismatch::Integrity)
+            };
+        }
+        if self.secrets.is_empty() || expiry(username).is_none() {
+            message.verify(&self.derive(algorithm, username, b""));
+            return Err(Mismatch::User);
+        }
+        for secret in &self.secrets {
+            let key = self.derive(algorithm, username, secret.password(username).as_bytes());
+            if message.verify(&key) {
+                return Ok(key);
+            }
+        }
+        Err(Mismatch::Integrity)
+    }
+
+    /// When the credentials of a user expire, in seconds of the wall clock; never, for a user with a password.
+    pub(super) fn expiry(&self, username: &[u8]) -> u64 {
+        if self.fixed.contains_key(username) {
+            NEVER
+        } else {
+            expiry(username).unwrap_or(NEVER)
+        }
+    }
+
+    /// The part of a name that stands for the person: without the expiry, of which there are many.
+    pub(super) fn person<'a>(&self, username: &'a [u8]) -> &'a [u8] {
+        if self.fixed.contains_key(username) || expiry(username).is_none() {
+            return username;
+        }
+        match username.iter().position(|&byte| byte == b':') {
+            Some(colon) if colon + 1 < username.len() => &username[colon + 1..],
+            Some(_) | None => username,
+        }
+    }
+
+    fn derive(&self, algorithm: PasswordAlgorithm, username: &[u8], password: &[u8]) -> Key {
+        match algorithm {
+            PasswordAlgorithm::Md5 => Key::md5(username, self.realm.as_bytes(), password),
+            PasswordAlgorithm::Sha256 => Key::sha256(username, self.realm.as_bytes(), password),
+        }
+    }
+}
+
+impl Keys {
+    fn with(&self, algorithm: PasswordAlgorithm) -> &Key {
+        match algorithm {
+            PasswordAlgorithm::Md5 => &self.md5,
+            PasswordAlgorithm::Sha256 => &self.sha256,
+        }
+    }
+}
+
+impl fmt::Debug for Users {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Users")
+            .field("realm", &self.realm)
+            .field("secrets", &self.secrets)
+            .field("fixed", &self.fixed.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with a request's credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mismatch {
+    User,
+    Integrity,
+}
+
+/// A secret shared with the service that hands out credentials: the user name is `expiry:user`, the password its HMAC
+/// (draft-uberti-behave-turn-rest).
+#[derive(Clone)]
+pub struct SharedSecret {
+    id: Box<str>,
+    secret: Zeroizing<Vec<u8>>,
+    algorithm: SecretAlgorithm,
+}
+
+/// The hash of the HMAC that makes passwords.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretAlgorithm {
+    /// SHA-1, which every such service speaks.
+    Sha1,
+    /// SHA-256.
+    Sha256,
+}
+
+impl SharedSecret {
+    /// A secret. `id` names it to the operator.
+    pub fn new(id: &str, secret: &[u8], algorithm: SecretAlgorithm) -> Self {
+        Self {
+            id: id.into(),
+            secret: Zeroizing::new(secret.to_vec()),
+            algorithm,
+        }
+    }
+
+    /// The operator's name of the secret.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The password that goes with a user name.
+    pub fn password(&self, username: &[u8]) -> Zeroizing<String> {
+        Zeroizing::new(match self.algorithm {
+            SecretAlgorithm::Sha1 => STANDARD.encode(self.mac::<Hmac<Sha1>>(username)),
+            SecretAlgorithm::Sha256 => STANDARD.encode(self.mac::<Hmac<Sha256>>(username)),
+        })
+    }
+
+    fn mac<M: Mac + KeyInit>(&self, username: &[u8]) -> impl AsRef<[u8]> + use<M> {
+        let mac = <M as KeyInit>::new_from_slice(&self.secret).expect("an HMAC key has any length");
+        mac.chain_update(username).finalize().into_bytes()
+    }
+}
+
+impl fmt::Debug for SharedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedSecret")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// There are [`Users::MAX_SECRETS`] shared secrets already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManySecrets;
+
+impl fmt::Display for TooManySecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "there may be at most {} shared secrets",
+            Users::MAX_SECRETS
+        )
+    }
+}
+
+impl std::error::Error for TooManySecrets {}
+
+/// The end of credentials that have none.
+pub(super) const NEVER: u64 = u64::MAX;
+
+/// The seconds before the first colon of `expiry:user`, or of a bare `expiry`.
+fn expiry(username: &[u8]) -> Option<u64> {
+    let digits = username.split(|&byte| byte == b':').next()?;
+    if !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expiry_is_all_before_the_colon() {
+        assert_eq!(expiry(b"1700000000:ann"), Some(1_700_000_000));
+        assert_eq!(expiry(b"1700000000"), Some(1_700_000_000));
+        assert_eq!(expiry(b"1700000000:"), Some(1_700_000_000));
+        assert_eq!(expiry(b"4294967296:x"), Some(1 << 32));
+        for none in [
+            &b""[..],
+            b":ann",
+            b"ann",
+            b"+17:ann",
+            b"-1:ann",
+            b"17x:ann",
+            b"99999999999999999999:ann",
+        ] {
+            assert_eq!(expiry(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn the_person_is_what_follows_the_expiry() {
+        let mut users = Users::new("turnd");
+        users.add_user("17:fixed", "x");
+        assert_eq!(users.person(b"1700000000:ann:b"), b"ann:b");
+        assert_eq!(users.person(b"1700000000:"), b"1700000000:");
+        assert_eq!(users.person(b"1700000000"), b"1700000000");
+        assert_eq!(users.person(b"17:fixed"), b"17:fixed");
+        assert_eq!(users.expiry(b"17:fixed"), NEVER);
+    }
+
+    /// Computed with `openssl dgst -sha1 -hmac north -binary | base64`.
+    #[test]
+    fn passwords_are_the_hmac_of_the_name() {
+        let sha1 = SharedSecret::new("a", b"north", SecretAlgorithm::Sha1);
+        let sha256 = SharedSecret::new("b", b"north", SecretAlgorithm::Sha256);
+        assert_eq!(*sha1.password(b"1700000000:ann"), SHA1_OF_ANN);
+        assert_eq!(*sha256.password(b"1700000000:ann"), SHA256_OF_ANN);
+    }
+
+    const SHA1_OF_ANN: &str = "jeamH6dA5l2I9g3jmieza7CzEDo=";
+    const SHA256_OF_ANN: &str = "O3G2z0TWwbi0MwjsuZbnJ9Ux0/kaXLTk69V3deV4ZMs=";
+}

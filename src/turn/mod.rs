@@ -1,0 +1,47 @@
+//! Layer 1: the TURN protocol machine (RFC 8656, RFC 8489).
+//!
+//! [`Server`] is a value. Bytes and the time go in, one [`Verdict`] comes out: what to send, to whom, or why nothing
+//! is sent. The bytes of a relayed datagram are never copied; the verdict names a range of what came in.
+//!
+//! The machine promises
+//! - at most one packet out for one packet in, and no heap allocation for a relayed one,
+//! - no state for a stranger: nothing is kept before a request has proved the key of a user,
+//! - no answer to anything but a request, and few and small ones to strangers.
+//!
+//! It never reads a clock, opens a socket, waits, locks (but for the few counters of [`Quotas`]) or logs. Relayed
+//! transport addresses come from outside, through [`Relays`]; everything else that the outside must know is an
+//! [`Event`].
+
+mod event;
+mod five_tuple;
+mod keys;
+mod peers;
+mod prefix;
+mod quota;
+mod relays;
+mod server;
+mod settings;
+mod verdict;
+
+use std::time::Instant;
+
+pub use event::{Allocated, Census, EndReason, Ended, Event, Traffic};
+pub use five_tuple::{Client, Family, FiveTuple, Path, Transport};
+pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
+pub use peers::Peers;
+pub use quota::Quotas;
+pub use relays::{
+    Families, NoCapacity, Reach, Relay, RelayId, Relays, ReservationToken, Want, WantedPort,
+};
+pub use server::Server;
+pub use settings::{Limits, NonceKey, NonceKeys, OnExpiry, PasswordAlgorithms, Settings};
+pub use verdict::{Cause, Head, Refusal, Reply, Verdict};
+
+/// The time, as the plane read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// The monotonic clock: every lifetime is measured by it.
+    pub instant: Instant,
+    /// The wall clock, in seconds since 1970: only the expiry of credentials is judged by it.
+    pub unix: u64,
+}

@@ -1,0 +1,129 @@
+//! What the machine must be told.
+
+use std::fmt;
+use std::time::Duration;
+
+use zeroize::Zeroize;
+
+use super::{Peers, Users};
+
+/// What the machine must be told. Replaced as a whole, never changed in place.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whose requests are accepted, and in which realm.
+    pub users: Users,
+    /// The keys that seal nonces. Every server that shares clients with this one needs the same.
+    pub nonce_keys: NonceKeys,
+    /// Which password algorithms the clients are offered.
+    pub password_algorithms: PasswordAlgorithms,
+    /// What happens to a running allocation when its credentials expire.
+    pub on_expiry: OnExpiry,
+    /// SOFTWARE of authenticated answers to Allocate and Refresh. At most 127 characters.
+    pub software: Option<String>,
+    /// The longest lifetime that an allocation is granted at once.
+    pub max_lifetime: Duration,
+    /// How much of everything there may be.
+    pub limits: Limits,
+    /// Which peers may be reached.
+    pub peers: Peers,
+}
+
+impl Settings {
+    /// The default settings: no users yet, every limit in place.
+    pub fn new(nonce_keys: NonceKeys) -> Self {
+        Self {
+            users: Users::new("turnd"),
+            nonce_keys,
+            password_algorithms: PasswordAlgorithms::Md5,
+            on_expiry: OnExpiry::Refresh,
+            software: None,
+            max_lifetime: Duration::from_secs(3600),
+            limits: Limits::default(),
+            peers: Peers::default(),
+        }
+    }
+}
+
+/// How much of everything there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Allocations of one user.
+    pub per_user: u32,
+    /// Allocations of the clients of one /24 (IPv4) or /56 (IPv6) prefix.
+    pub per_client: u32,
+    /// Allocations altogether.
+    pub total: u32,
+    /// Permissions of one allocation.
+    pub permissions: usize,
+    /// Channels of one allocation.
+    pub channels: usize,
+    /// Unauthenticated answers over UDP that one machine gives to one /24 or /56 prefix in a second; 0 is without limit.
+    pub unauthenticated_replies: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            per_user: 16,
+            per_client: 1024,
+            total: 100_000,
+            permissions: 64,
+            channels: 64,
+            unauthenticated_replies: 250,
+        }
+    }
+}
+
+/// What happens to a running allocation when the credentials it was made with expire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnExpiry {
+    /// Nothing: credentials are judged when an allocation is made, and then no more.
+    New,
+    /// It cannot be refreshed, so it ends with its lifetime.
+    Refresh,
+    /// It ends.
+    Cut,
+}
+
+/// Which password algorithms the clients are offered (RFC 8489 §14.11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PasswordAlgorithms {
+    /// MD5, which every client knows; nothing is offered explicitly.
+    Md5,
+    /// SHA-256, and MD5 for those who do not know it.
+    Sha256AndMd5,
+}
+
+/// A key that seals nonces.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NonceKey(pub [u8; 32]);
+
+impl Drop for NonceKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for NonceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NonceKey(..)")
+    }
+}
+
+/// The keys that seal nonces: one issues, all are accepted, so that a key can be changed while clients hold nonces.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NonceKeys {
+    /// The key of new nonces.
+    pub issuing: NonceKey,
+    /// Other keys whose nonces are still, or already, accepted.
+    pub accepted: Vec<NonceKey>,
+}
+
+impl From<NonceKey> for NonceKeys {
+    fn from(issuing: NonceKey) -> Self {
+        Self {
+            issuing,
+            accepted: Vec::new(),
+        }
+    }
+}
