@@ -1,0 +1,314 @@
+//! The counters of a worker: plain numbers that one thread owns and adds to without atomics.
+//!
+//! A worker counts into its [`Cells`]; a scrape asks every worker for a copy and adds them up into one
+//! [`Snapshot`]. Labels come from closed enums only, so that no client can make the page grow by what it sends.
+//! The page's names and text are made in `http::metrics`, from a snapshot; nothing here knows of a page.
+
+use std::io;
+use std::ops::AddAssign;
+
+use crate::stun::Method;
+use crate::turn::{Cause, Census, Family, Refusal, Transport};
+
+/// Which way a relayed packet went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client, out of its relayed address.
+    ToPeer,
+    /// From a peer, in at the relayed address.
+    ToClient,
+}
+
+impl Direction {
+    /// Both ways, in the order of the counters.
+    pub const ALL: [Self; 2] = [Self::ToPeer, Self::ToClient];
+
+    /// The label's value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ToPeer => "to_peer",
+            Self::ToClient => "to_client",
+        }
+    }
+}
+
+/// What a socket said instead of taking or giving a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketError {
+    /// The kernel's buffer was full: the packet was dropped.
+    Full,
+    /// An ICMP message told that nobody listens there.
+    Refused,
+    /// No route to that address.
+    Unreachable,
+    /// Longer than the path takes, and not to be fragmented.
+    TooBig,
+    /// A local rule (firewall, filter) forbade it.
+    Denied,
+    /// No descriptor left.
+    NoDescriptor,
+    /// Anything else.
+    Other,
+}
+
+/// `EMFILE`, `ENFILE`, `EMSGSIZE` and `ENOBUFS` of Linux, for which the standard library has no stable kind.
+const NO_DESCRIPTOR: [i32; 2] = [24, 23];
+const TOO_BIG: i32 = 90;
+const NO_BUFFERS: i32 = 105;
+
+impl SocketError {
+    /// Every kind, in the order of the counters.
+    pub const ALL: [Self; 7] = [
+        Self::Full,
+        Self::Refused,
+        Self::Unreachable,
+        Self::TooBig,
+        Self::Denied,
+        Self::NoDescriptor,
+        Self::Other,
+    ];
+
+    /// The kind that an error of the kernel counts as.
+    pub fn of(error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(TOO_BIG) => return Self::TooBig,
+            Some(NO_BUFFERS) => return Self::Full,
+            Some(code) if NO_DESCRIPTOR.contains(&code) => return Self::NoDescriptor,
+            Some(_) | None => {}
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's kinds are open")]
+        match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => Self::Full,
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable,
+            io::ErrorKind::PermissionDenied => Self::Denied,
+            _ => Self::Other,
+        }
+    }
+
+    /// The label's value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::TooBig => "too_big",
+            Self::Denied => "denied",
+            Self::NoDescriptor => "no_descriptor",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Packets and bytes of payload; headers of IP, UDP, STUN and ChannelData do not count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How many packets.
+    pub packets: u64,
+    /// How many bytes of payload they carried.
+    pub bytes: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// Methods that are counted under their own name; what is not in the list counts as `other`.
+pub const METHODS: [(Method, &str); 8] = [
+    (Method::BINDING, "binding"),
+    (Method::ALLOCATE, "allocate"),
+    (Method::REFRESH, "refresh"),
+    (Method::CREATE_PERMISSION, "create_permission"),
+    (Method::CHANNEL_BIND, "channel_bind"),
+    (Method::CONNECT, "connect"),
+    (Method::CONNECTION_BIND, "connection_bind"),
+    (Method::SEND, "send"),
+];
+
+/// Error codes that are counted under their own number; what is not in the list counts as `other`.
+/// 0 stands for success.
+pub const CODES: [u16; 18] =
+    [0, 300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 446, 447, 486, 500, 508];
+
+/// Upper bounds of the batch sizes that are counted apart; one more counter takes what is larger.
+pub const BATCH_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
+
+/// How many packets the receive calls brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Batches {
+    /// Receive calls that brought at most as many packets as the bound of the same index; the last: more.
+    pub calls: [u64; BATCH_BOUNDS.len() + 1],
+    /// Packets of all calls together.
+    pub packets: u64,
+}
+
+impl Batches {
+    /// Counts one receive call that brought `packets`.
+    pub fn took(&mut self, packets: usize) {
+        let packets = packets as u64;
+        let bucket = BATCH_BOUNDS.iter().position(|bound| packets <= *bound);
+        self.calls[bucket.unwrap_or(BATCH_BOUNDS.len())] += 1;
+        self.packets += packets;
+    }
+}
+
+/// Something that ended well or did not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// It went well.
+    pub ok: u64,
+    /// It did not.
+    pub failed: u64,
+}
+
+impl Outcomes {
+    /// Counts one.
+    pub fn count(&mut self, ok: bool) {
+        if ok { self.ok += 1 } else { self.failed += 1 }
+    }
+}
+
+impl AddAssign for Outcomes {
+    fn add_assign(&mut self, other: Self) {
+        self.ok += other.ok;
+        self.failed += other.failed;
+    }
+}
+
+/// What one worker has counted since it started. Counting is a plain addition: no atomics, no allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cells {
+    relayed: [[[Traffic; Family::ALL.len()]; Transport::ALL.len()]; Direction::ALL.len()],
+    drops: [u64; Cause::ALL.len()],
+    answers: [[u64; CODES.len() + 1]; METHODS.len() + 1],
+    refusals: [u64; Refusal::ALL.len()],
+    socket_errors: [u64; SocketError::ALL.len()],
+    /// Receive calls on UDP sockets.
+    pub batches: Batches,
+    /// TLS handshakes of clients.
+    pub handshakes: Outcomes,
+    /// Connections of clients: taken, or refused by a limit.
+    pub streams: Outcomes,
+    /// Times that this worker was started afresh after a panic.
+    pub restarts: u64,
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self {
+            relayed: Default::default(),
+            drops: [0; Cause::ALL.len()],
+            answers: [[0; CODES.len() + 1]; METHODS.len() + 1],
+            refusals: [0; Refusal::ALL.len()],
+            socket_errors: [0; SocketError::ALL.len()],
+            batches: Batches::default(),
+            handshakes: Outcomes::default(),
+            streams: Outcomes::default(),
+            restarts: 0,
+        }
+    }
+}
+
+impl Cells {
+    /// Counts one relayed packet of `bytes` payload; `transport` is the client's, `family` the relayed address's.
+    pub fn relayed(&mut self, direction: Direction, transport: Transport, family: Family, bytes: usize) {
+        let cell = &mut self.relayed[direction as usize][transport as usize][family as usize];
+        cell.packets += 1;
+        cell.bytes += bytes as u64;
+    }
+
+    /// Counts one packet that went nowhere.
+    pub fn dropped(&mut self, cause: Cause) {
+        self.drops[cause as usize] += 1;
+    }
+
+    /// Counts one answer; `code` 0 is success.
+    pub fn answered(&mut self, method: Method, code: u16, refusal: Option<Refusal>) {
+        let row = METHODS.iter().position(|(known, _)| *known == method);
+        let column = CODES.iter().position(|known| *known == code);
+        self.answers[row.unwrap_or(METHODS.len())][column.unwrap_or(CODES.len())] += 1;
+        if let Some(refusal) = refusal {
+            self.refusals[refusal as usize] += 1;
+        }
+    }
+
+    /// Counts one error of a socket.
+    pub fn socket_error(&mut self, error: SocketError) {
+        self.socket_errors[error as usize] += 1;
+    }
+
+    /// What was relayed one way, by the client's transport and the relayed address's family.
+    pub fn traffic(&self, direction: Direction, transport: Transport, family: Family) -> Traffic {
+        self.relayed[direction as usize][transport as usize][family as usize]
+    }
+
+    /// Packets that went nowhere for this reason.
+    pub fn drops(&self, cause: Cause) -> u64 {
+        self.drops[cause as usize]
+    }
+
+    /// Answers by name of the method, code (as text; `other` for one without a counter of its own) and count.
+    pub fn answers(&self) -> impl Iterator<Item = (&'static str, Option<u16>, u64)> + '_ {
+        let names = METHODS.iter().map(|(_, name)| *name).chain(["other"]);
+        names.zip(&self.answers).flat_map(|(name, row)| {
+            let codes = CODES.iter().map(|code| Some(*code)).chain([None]);
+            codes.zip(row).map(move |(code, count)| (name, code, *count))
+        })
+    }
+
+    /// Requests whose credentials were refused for this reason.
+    pub fn refusals(&self, refusal: Refusal) -> u64 {
+        self.refusals[refusal as usize]
+    }
+
+    /// Errors of this kind.
+    pub fn socket_errors(&self, error: SocketError) -> u64 {
+        self.socket_errors[error as usize]
+    }
+}
+
+impl AddAssign<&Self> for Cells {
+    fn add_assign(&mut self, other: &Self) {
+        add_all(self.relayed.as_flattened_mut().as_flattened_mut(), other.relayed.as_flattened().as_flattened());
+        add_all(&mut self.drops, &other.drops);
+        add_all(self.answers.as_flattened_mut(), other.answers.as_flattened());
+        add_all(&mut self.refusals, &other.refusals);
+        add_all(&mut self.socket_errors, &other.socket_errors);
+        add_all(&mut self.batches.calls, &other.batches.calls);
+        self.batches.packets += other.batches.packets;
+        self.handshakes += other.handshakes;
+        self.streams += other.streams;
+        self.restarts += other.restarts;
+    }
+}
+
+fn add_all<T: AddAssign + Copy>(into: &mut [T], from: &[T]) {
+    for (into, from) in into.iter_mut().zip(from) {
+        *into += *from;
+    }
+}
+
+/// The relay ports: how many there are, and how many carry an allocation or a reservation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortPool {
+    /// Ports of all relayed addresses together.
+    pub total: u64,
+    /// Ports in use.
+    pub used: u64,
+}
+
+/// All workers at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// The sum of the workers' counters.
+    pub cells: Cells,
+    /// What lives: allocations, permissions, channels.
+    pub census: Census,
+    /// The relay ports.
+    pub ports: PortPool,
+    /// Workers that answered.
+    pub workers: u64,
+}
