@@ -1,6 +1,7 @@
 //! What the outside must know.
 
 use std::net::SocketAddr;
+use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::verdict::labels;
@@ -88,4 +89,19 @@ pub struct Census {
     pub permissions: u64,
     /// Channels that have not expired.
     pub channels: u64,
+}
+
+impl AddAssign for Census {
+    fn add_assign(&mut self, other: Self) {
+        for (sum, more) in self
+            .allocations
+            .as_flattened_mut()
+            .iter_mut()
+            .zip(other.allocations.as_flattened())
+        {
+            *sum += more;
+        }
+        self.permissions += other.permissions;
+        self.channels += other.channels;
+    }
 }
