@@ -1,0 +1,69 @@
+//! What reaches a worker from outside its own sockets.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::metrics::Cells;
+use crate::turn::{Census, RelayId, Settings};
+
+/// A word from the control side.
+pub(super) enum Mail {
+    /// The machine's settings have changed.
+    Settings(Arc<Settings>),
+    /// Take no new allocations, or take them again.
+    Drain(bool),
+    /// Report what you have counted and what you hold.
+    Report(oneshot::Sender<Report>),
+    /// End.
+    Stop,
+}
+
+/// What a worker has counted and holds.
+pub(super) struct Report {
+    pub(super) cells: Cells,
+    pub(super) census: Census,
+}
+
+/// A datagram from a relay of one worker to a relay of another: it never touches the network.
+pub(super) struct Parcel {
+    pub(super) relay: RelayId,
+    /// Which address the sender meant: the relay's number may have been given to another meanwhile.
+    pub(super) to: SocketAddr,
+    /// The sending relay's advertised address.
+    pub(super) from: SocketAddr,
+    pub(super) bytes: Bytes,
+}
+
+/// Control mail that may wait; a worker empties it many times a second.
+const MAILS: usize = 64;
+/// Packets between two workers that may wait; more are dropped, as a full socket would.
+const PARCELS: usize = 4096;
+
+/// The reading end of a worker's mail. It outlives the worker, should that end by a panic.
+pub(super) struct Mailbox {
+    pub(super) mail: mpsc::Receiver<Mail>,
+    pub(super) parcels: mpsc::Receiver<Parcel>,
+}
+
+/// The writing end.
+#[derive(Clone)]
+pub(super) struct Address {
+    pub(super) mail: mpsc::Sender<Mail>,
+    pub(super) parcels: mpsc::Sender<Parcel>,
+}
+
+/// A new mailbox and its address.
+pub(super) fn mailbox() -> (Address, Mailbox) {
+    let (mail, mail_box) = mpsc::channel(MAILS);
+    let (parcels, parcel_box) = mpsc::channel(PARCELS);
+    (
+        Address { mail, parcels },
+        Mailbox {
+            mail: mail_box,
+            parcels: parcel_box,
+        },
+    )
+}

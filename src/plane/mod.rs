@@ -1,0 +1,243 @@
+//! Threads, sockets and the kernel: what stands between the machine and the network.
+//!
+//! One worker per core owns its sockets, its connections and its own [`turn::Server`]; workers share the
+//! relay ports, the reservations and the quotas, and nothing that is touched per packet but one read-only
+//! table. Layer 3 sees a running plane through [`Handle`] alone. The only unsafe code of the server is in
+//! `udp`.
+//!
+//! [`turn::Server`]: crate::turn::Server
+
+mod listener;
+mod mail;
+mod outbox;
+mod ports;
+mod queue;
+mod reservations;
+mod sockets;
+mod stream;
+mod supervisor;
+mod udp;
+mod worker;
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use rustls::ServerConfig;
+use tokio::sync::oneshot;
+
+pub use listener::{Adopted, Listen};
+pub use ports::{RelayAddress, RelayRange};
+
+use crate::metrics::{PortPool, Snapshot};
+use crate::turn;
+use mail::{Address, Mail, Report};
+use ports::Ports;
+use reservations::Reservations;
+
+/// A worker that has not reported after this long is counted as absent.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// What the plane must be told. Changing it takes a restart.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How many workers, one thread each.
+    pub workers: usize,
+    /// Where clients come in.
+    pub listeners: Vec<Listen>,
+    /// Where relays are opened.
+    pub relay: RelayRange,
+    /// TCP and TLS connections that one worker has at most.
+    pub streams_per_worker: usize,
+}
+
+/// Why the plane could not start.
+#[derive(Debug)]
+pub struct StartError {
+    what: String,
+    source: io::Error,
+}
+
+impl StartError {
+    fn new(what: impl Into<String>, source: io::Error) -> Self {
+        Self {
+            what: what.into(),
+            source,
+        }
+    }
+
+    fn bind(listen: Listen, source: io::Error) -> Self {
+        let what = format!(
+            "cannot listen on {} ({})",
+            listen.address,
+            listen.transport.label()
+        );
+        Self::new(what, source)
+    }
+
+    /// The kernel's reason.
+    pub fn reason(&self) -> &io::Error {
+        &self.source
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.source)
+    }
+}
+
+impl std::error::Error for StartError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// What the workers share. Nothing in it is written per packet.
+struct Shared {
+    ports: Ports,
+    reservations: Reservations,
+    tls: ArcSwapOption<ServerConfig>,
+    addresses: Vec<Address>,
+}
+
+/// A running plane. Clones stand for the same one.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+    threads: Arc<Mutex<Vec<JoinHandle<()>>>>,
+    /// Where the plane really listens, ports chosen by the kernel included.
+    listening: Arc<[SocketAddr]>,
+}
+
+/// Binds everything and starts the workers.
+///
+/// # Errors
+/// When an address cannot be bound, or the system gives no thread or descriptor.
+pub fn start(
+    settings: Settings,
+    machine: Arc<turn::Settings>,
+    tls: Option<Arc<ServerConfig>>,
+    adopted: &Adopted,
+) -> Result<Handle, StartError> {
+    let workers = settings.workers.clamp(1, ports::MAX_WORKERS);
+    listener::refuse_shared(&settings.listeners, adopted)?;
+    let bound = listener::bind(&settings.listeners, adopted, workers)?;
+    let own = own_addresses()
+        .map_err(|error| StartError::new("cannot list this machine's addresses", error))?;
+    let (addresses, mailboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mail::mailbox()).unzip();
+    let listening = bound[0].udp.iter().map(|(_, address)| *address).collect();
+    let shared = Arc::new(Shared {
+        ports: Ports::new(settings.relay, own),
+        reservations: Reservations::default(),
+        tls: ArcSwapOption::new(tls),
+        addresses,
+    });
+    let plans = supervisor::plans(bound, &shared, &machine, settings.streams_per_worker);
+    let mut threads = Vec::with_capacity(workers);
+    for (plan, mailbox) in plans.into_iter().zip(mailboxes) {
+        let thread = plan
+            .spawn(mailbox)
+            .map_err(|error| StartError::new("cannot start a worker", error))?;
+        threads.push(thread);
+    }
+    Ok(Handle {
+        shared,
+        threads: Arc::new(Mutex::new(threads)),
+        listening,
+    })
+}
+
+impl Handle {
+    /// Asks every worker for its counters and adds them up. A worker that does not answer within a second
+    /// is missing from [`Snapshot::workers`].
+    pub async fn snapshot(&self) -> Snapshot {
+        let mut asked = Vec::with_capacity(self.shared.addresses.len());
+        for address in &self.shared.addresses {
+            let (to, from) = oneshot::channel();
+            if address.mail.try_send(Mail::Report(to)).is_ok() {
+                asked.push(from);
+            }
+        }
+        let deadline = tokio::time::Instant::now() + REPORT;
+        let mut snapshot = Snapshot::default();
+        for report in asked {
+            if let Ok(Ok(Report { cells, census })) =
+                tokio::time::timeout_at(deadline, report).await
+            {
+                snapshot.cells += &cells;
+                snapshot.census += census;
+                snapshot.workers += 1;
+            }
+        }
+        let (total, used) = self.shared.ports.pool();
+        snapshot.ports = PortPool {
+            total: total as u64,
+            used: used as u64,
+        };
+        snapshot
+    }
+
+    /// Whether every worker answers: the heartbeat of the watchdog.
+    pub async fn alive(&self) -> bool {
+        self.snapshot().await.workers == self.shared.addresses.len() as u64
+    }
+
+    /// Gives every machine new settings.
+    pub async fn replace_settings(&self, settings: Arc<turn::Settings>) {
+        self.mail_all(|| Mail::Settings(Arc::clone(&settings)))
+            .await;
+    }
+
+    /// New handshakes use this certificate; connections keep theirs.
+    pub fn replace_tls(&self, config: Arc<ServerConfig>) {
+        self.shared.tls.store(Some(config));
+    }
+
+    /// Refuses new allocations, or takes them again. What lives goes on.
+    pub async fn drain(&self, on: bool) {
+        self.mail_all(|| Mail::Drain(on)).await;
+    }
+
+    /// Where UDP clients may send to.
+    pub fn listening(&self) -> &[SocketAddr] {
+        &self.listening
+    }
+
+    /// Ends every worker, and with them what they relay. Returns when they have ended; blocks meanwhile.
+    pub fn stop(&self) {
+        for address in &self.shared.addresses {
+            // A full mailbox belongs to a worker that hangs; the process ends without it.
+            let _ = address.mail.try_send(Mail::Stop);
+        }
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // A worker that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+
+    async fn mail_all(&self, mail: impl Fn() -> Mail) {
+        for address in &self.shared.addresses {
+            // An error means that the worker has ended.
+            let _ = address.mail.send(mail()).await;
+        }
+    }
+}
+
+/// Every address of this machine, and the broadcast addresses of its networks (A05, A06).
+fn own_addresses() -> io::Result<Vec<IpAddr>> {
+    let mut own = Vec::new();
+    for interface in if_addrs::get_if_addrs()? {
+        own.push(interface.ip());
+        if let if_addrs::IfAddr::V4(v4) = interface.addr {
+            own.extend(v4.broadcast.map(IpAddr::V4));
+        }
+    }
+    Ok(own)
+}

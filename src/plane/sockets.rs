@@ -1,0 +1,357 @@
+//! The datagram sockets of one worker: its listeners and its relays, watched by one epoll set.
+//!
+//! Relays come and go by the thousand, so they are kept out of the runtime's own registry: the runtime
+//! waits on the one descriptor of this set, and the worker asks the set itself which sockets are ready.
+//! That costs no waker, no lock and no allocation per packet, and an idle relay costs a slab entry.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
+use rustix::event::epoll;
+use slab::Slab;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::unix::AsyncFd;
+
+use super::Shared;
+use super::outbox::By;
+use super::ports::{MAX_RELAYS, Owner, Ports};
+use super::reservations::Reserved;
+use super::udp;
+use crate::turn::{
+    Families, Family, NoCapacity, Reach, Relay, RelayId, Relays, ReservationToken, Want, WantedPort,
+};
+
+/// How many ready sockets one look at the set reports at most.
+const EVENTS: usize = udp::BATCH;
+/// Ports that another process may sit on are skipped this often before giving up.
+const BIND_ATTEMPTS: usize = 32;
+/// Relays are numbered from 0; listeners from the top of the numbers.
+const FIRST_LISTENER: u64 = 1 << 32;
+
+/// A socket that has something to be received.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Ready {
+    Listener(usize),
+    Relay(RelayId),
+}
+
+/// A socket that clients send to.
+pub(super) struct Listener {
+    pub(super) socket: Socket,
+    /// Where it is bound.
+    pub(super) address: SocketAddr,
+}
+
+/// A relayed transport address.
+pub(super) struct RelaySocket {
+    socket: Socket,
+    /// Which of the pool's addresses it is bound to.
+    address: u32,
+    port: u16,
+    /// How many datagrams to ask for at the next readiness: it follows what came the last times.
+    pub(super) expected: u16,
+    advertised: IpAddr,
+}
+
+impl RelaySocket {
+    /// What clients and peers know it by.
+    pub(super) fn advertised(&self) -> SocketAddr {
+        SocketAddr::new(self.advertised, self.port)
+    }
+}
+
+impl AsFd for RelaySocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The worker's datagram sockets.
+pub(super) struct Sockets {
+    worker: usize,
+    set: AsyncFd<OwnedFd>,
+    events: Vec<epoll::Event>,
+    pub(super) listeners: Vec<Listener>,
+    relays: Slab<RelaySocket>,
+    shared: Arc<Shared>,
+    random: StdRng,
+}
+
+impl Sockets {
+    /// Watches `listeners`; relays come later. Must be called on the worker's runtime.
+    pub(super) fn new(
+        worker: usize,
+        listeners: Vec<Listener>,
+        shared: Arc<Shared>,
+        seed: [u8; 32],
+    ) -> io::Result<Self> {
+        let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (i, listener) in listeners.iter().enumerate() {
+            watch(&set, listener.socket.as_fd(), FIRST_LISTENER + i as u64)?;
+        }
+        Ok(Self {
+            worker,
+            set: udp::readable(set)?,
+            events: Vec::with_capacity(EVENTS),
+            listeners,
+            relays: Slab::new(),
+            shared,
+            random: StdRng::from_seed(seed),
+        })
+    }
+
+    /// Waits until a socket may have something.
+    pub(super) async fn readable(&self) {
+        if let Ok(mut ready) = self.set.readable().await {
+            ready.retain_ready();
+        }
+    }
+
+    /// Appends the sockets that have got something since they were last reported, without waiting. A
+    /// socket is reported once: whoever does not empty it must come back to it by himself.
+    pub(super) fn ready(&mut self, into: &mut Vec<Ready>) -> io::Result<()> {
+        self.events.clear();
+        let now = rustix::time::Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        epoll::wait(
+            self.set.get_ref(),
+            rustix::buffer::spare_capacity(&mut self.events),
+            Some(&now),
+        )?;
+        if self.events.is_empty() {
+            self.rearm();
+        }
+        into.extend(self.events.iter().map(|event| match event.data.u64() {
+            relay if relay < FIRST_LISTENER => Ready::Relay(RelayId(relay as u32)),
+            listener => Ready::Listener((listener - FIRST_LISTENER) as usize),
+        }));
+        Ok(())
+    }
+
+    /// A relay, while it lives.
+    pub(super) fn relay(&self, id: RelayId) -> Option<&RelaySocket> {
+        self.relays.get(id.0 as usize)
+    }
+
+    pub(super) fn relay_mut(&mut self, id: RelayId) -> Option<&mut RelaySocket> {
+        self.relays.get_mut(id.0 as usize)
+    }
+
+    /// The socket that something leaves or comes by, while it is open.
+    pub(super) fn descriptor(&self, by: By) -> Option<BorrowedFd<'_>> {
+        match by {
+            By::Listener(number) => self
+                .listeners
+                .get(number as usize)
+                .map(|listener| listener.socket.as_fd()),
+            By::Relay(relay) => self.relay(relay).map(AsFd::as_fd),
+        }
+    }
+
+    pub(super) fn ports(&self) -> &Ports {
+        &self.shared.ports
+    }
+
+    /// Lets [`readable`](Self::readable) wait for the next event instead of telling the last.
+    fn rearm(&self) {
+        let waker = std::task::Waker::noop();
+        let mut context = std::task::Context::from_waker(waker);
+        if let std::task::Poll::Ready(Ok(mut ready)) = self.set.poll_read_ready(&mut context) {
+            ready.clear_ready();
+        }
+    }
+
+    /// Binds a socket to a claimed port.
+    fn bind(&self, local: IpAddr, port: u16) -> io::Result<Socket> {
+        let socket = Socket::new(
+            Domain::for_address(SocketAddr::new(local, port)),
+            Type::DGRAM.nonblocking(),
+            Some(Protocol::UDP),
+        )?;
+        if local.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        udp::dont_fragment(socket.as_fd(), local.is_ipv4(), false)?;
+        udp::coalesce(socket.as_fd());
+        socket.bind(&SocketAddr::new(local, port).into())?;
+        Ok(socket)
+    }
+
+    /// Claims and binds a port that fits, skipping those that other processes sit on.
+    fn open_fitting(
+        &mut self,
+        v4: bool,
+        fits: impl Fn(u16) -> bool,
+    ) -> Result<(Socket, usize, u16), NoCapacity> {
+        let (address, relay) = self.shared.ports.address(v4).ok_or(NoCapacity)?;
+        for _ in 0..BIND_ATTEMPTS {
+            let port = self
+                .shared
+                .ports
+                .claim(address, self.random.next_u32(), &fits)
+                .ok_or(NoCapacity)?;
+            match self.bind(relay.local, port) {
+                Ok(socket) => return Ok((socket, address, port)),
+                Err(error) => {
+                    self.shared.ports.release(address, port);
+                    if error.kind() != io::ErrorKind::AddrInUse {
+                        return Err(NoCapacity);
+                    }
+                }
+            }
+        }
+        Err(NoCapacity)
+    }
+
+    /// Binds an even port and the next one above it (RFC 8656 §7.2, EVEN-PORT with R).
+    fn open_pair(
+        &mut self,
+        want: &Want,
+        owner: u64,
+    ) -> Result<(Socket, usize, u16, ReservationToken), NoCapacity> {
+        for _ in 0..BIND_ATTEMPTS {
+            let (socket, address, port) =
+                self.open_fitting(want.family == Family::V4, |port| port % 2 == 0)?;
+            if let Some(next) = self.bind_next(address, port) {
+                let token = ReservationToken(self.random.random());
+                let reserved = Reserved {
+                    socket: next,
+                    address,
+                    port: port + 1,
+                    owner,
+                };
+                self.shared.reservations.insert(
+                    token,
+                    reserved,
+                    want.now.instant,
+                    &self.shared.ports,
+                );
+                return Ok((socket, address, port, token));
+            }
+            drop(socket);
+            self.shared.ports.release(address, port);
+        }
+        Err(NoCapacity)
+    }
+
+    fn bind_next(&self, address: usize, port: u16) -> Option<Socket> {
+        let next = port.checked_add(1)?;
+        let local = self.shared.ports.address_at(address)?.local;
+        if !self.shared.ports.try_claim(address, next) {
+            return None;
+        }
+        self.bind(local, next)
+            .inspect_err(|_| self.shared.ports.release(address, next))
+            .ok()
+    }
+
+    fn insert(
+        &mut self,
+        socket: Socket,
+        address: usize,
+        port: u16,
+    ) -> Result<(RelayId, SocketAddr), NoCapacity> {
+        let entry = self.relays.vacant_entry();
+        let id = RelayId(u32::try_from(entry.key()).map_err(|_| NoCapacity)?);
+        let relay_address = self.shared.ports.address_at(address).ok_or(NoCapacity)?;
+        let full = entry.key() >= MAX_RELAYS;
+        if full || watch(self.set.get_ref(), socket.as_fd(), u64::from(id.0)).is_err() {
+            self.shared.ports.release(address, port);
+            return Err(NoCapacity);
+        }
+        let advertised = relay_address.advertised;
+        entry.insert(RelaySocket {
+            socket,
+            address: address as u32,
+            port,
+            expected: 0,
+            advertised,
+        });
+        self.shared.ports.publish(
+            address,
+            port,
+            Owner {
+                worker: self.worker,
+                relay: id,
+            },
+        );
+        Ok((id, SocketAddr::new(advertised, port)))
+    }
+}
+
+impl Relays for Sockets {
+    fn open(&mut self, want: Want) -> Result<Relay, NoCapacity> {
+        let v4 = want.family == Family::V4;
+        let mut token = None;
+        let (socket, address, port) = match want.port {
+            WantedPort::Any => self.open_fitting(v4, |_| true)?,
+            WantedPort::Even => self.open_fitting(v4, |port| port % 2 == 0)?,
+            WantedPort::EvenAndNext { owner } => {
+                let (socket, address, port, reserved) = self.open_pair(&want, owner)?;
+                token = Some(reserved);
+                (socket, address, port)
+            }
+            WantedPort::Reserved { token, owner } => {
+                let reserved = self
+                    .shared
+                    .reservations
+                    .take(token, owner, want.now.instant, &self.shared.ports)
+                    .ok_or(NoCapacity)?;
+                (reserved.socket, reserved.address, reserved.port)
+            }
+        };
+        let (id, address) = self.insert(socket, address, port)?;
+        Ok(Relay {
+            id,
+            address,
+            reserved: token,
+        })
+    }
+
+    fn close(&mut self, relay: RelayId) {
+        if let Some(relay) = self.relays.try_remove(relay.0 as usize) {
+            // Closing the socket takes it out of the set.
+            drop(relay.socket);
+            self.shared
+                .ports
+                .release(relay.address as usize, relay.port);
+        }
+    }
+
+    fn reach(&self, peer: SocketAddr) -> Reach {
+        self.shared.ports.reach(peer)
+    }
+
+    fn families(&self) -> Families {
+        Families {
+            v4: self.shared.ports.address(true).is_some(),
+            v6: self.shared.ports.address(false).is_some(),
+        }
+    }
+}
+
+impl Drop for Sockets {
+    /// Gives the ports back, also when the worker ends by a panic.
+    fn drop(&mut self) {
+        for relay in self.relays.drain() {
+            self.shared
+                .ports
+                .release(relay.address as usize, relay.port);
+        }
+    }
+}
+
+fn watch(set: &OwnedFd, socket: BorrowedFd<'_>, number: u64) -> io::Result<()> {
+    epoll::add(
+        set,
+        socket,
+        epoll::EventData::new_u64(number),
+        epoll::EventFlags::IN | epoll::EventFlags::ET,
+    )?;
+    Ok(())
+}

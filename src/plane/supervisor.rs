@@ -1,0 +1,143 @@
+//! Starts a worker, and starts it afresh should it panic.
+//!
+//! A panic in a worker is a bug. Its calls end with it: nothing of its state is shared, so nothing is
+//! poisoned. Its listening sockets, its mailbox and its counters outlive it, so that new clients are served
+//! by its successor at once.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+
+use rand::{
+    RngExt as _, SeedableRng as _,
+    rngs::{StdRng, SysRng},
+};
+use tokio::net::TcpListener;
+use tracing::error;
+
+use super::Shared;
+use super::listener::Bound;
+use super::mail::Mailbox;
+use super::outbox::Outbox;
+use super::sockets::{Listener, Sockets};
+use super::stream::Streams;
+use super::udp::Inbox;
+use super::worker::{Acceptor, Times, Worker, read_clock};
+use crate::metrics::Cells;
+use crate::turn::{self, Now, Quotas, Server};
+
+/// What it takes to start one worker, any number of times.
+pub(super) struct Plan {
+    number: usize,
+    bound: Bound,
+    shared: Arc<Shared>,
+    machine: Arc<turn::Settings>,
+    quotas: Arc<Quotas>,
+    /// The same for all workers: nonces count from it.
+    epoch: Now,
+    streams: usize,
+}
+
+/// A plan for each worker.
+pub(super) fn plans(
+    bound: Vec<Bound>,
+    shared: &Arc<Shared>,
+    machine: &Arc<turn::Settings>,
+    streams: usize,
+) -> Vec<Plan> {
+    let quotas = Arc::new(Quotas::default());
+    let epoch = read_clock();
+    let plan = |(number, bound)| Plan {
+        number,
+        bound,
+        shared: Arc::clone(shared),
+        machine: Arc::clone(machine),
+        quotas: Arc::clone(&quotas),
+        epoch,
+        streams,
+    };
+    bound.into_iter().enumerate().map(plan).collect()
+}
+
+impl Plan {
+    /// Starts the thread.
+    pub(super) fn spawn(self, mailbox: Mailbox) -> io::Result<JoinHandle<()>> {
+        let name = format!("worker-{}", self.number);
+        thread::Builder::new()
+            .name(name)
+            .spawn(move || self.supervise(mailbox))
+    }
+
+    fn supervise(self, mut mailbox: Mailbox) {
+        let mut cells = Cells::default();
+        loop {
+            let run = catch_unwind(AssertUnwindSafe(|| self.run(&mut mailbox, &mut cells)));
+            match run {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    error!(worker = self.number, %error, "worker cannot start");
+                    return;
+                }
+                Err(_) => {
+                    cells.restarts += 1;
+                    error!(
+                        worker = self.number,
+                        "worker panicked, its calls are lost; starting it afresh"
+                    );
+                }
+            }
+        }
+    }
+
+    fn run(&self, mailbox: &mut Mailbox, cells: &mut Cells) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let worker = self.build(cells)?;
+            worker.run(mailbox).await;
+            Ok(())
+        })
+    }
+
+    fn build<'a>(&self, cells: &'a mut Cells) -> io::Result<Worker<'a>> {
+        let Bound { udp, tcp } = self.bound.try_clone()?;
+        let listener = |(socket, address)| Listener { socket, address };
+        let listeners: Vec<_> = udp.into_iter().map(listener).collect();
+        let mut acceptors = Vec::new();
+        for (socket, listen) in tcp {
+            let socket = TcpListener::from_std(socket.into())?;
+            acceptors.push(Acceptor {
+                socket,
+                tls: listen.transport == turn::Transport::Tls,
+            });
+        }
+        let mut random = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
+        let first_stream = u32::try_from(listeners.len()).map_err(io::Error::other)?;
+        let machine = Arc::clone(&self.machine);
+        Ok(Worker {
+            number: self.number,
+            server: Server::new(
+                machine,
+                Arc::clone(&self.quotas),
+                random.random(),
+                self.epoch,
+            ),
+            sockets: Sockets::new(
+                self.number,
+                listeners,
+                Arc::clone(&self.shared),
+                random.random(),
+            )?,
+            acceptors,
+            streams: Streams::new(first_stream, self.streams),
+            shared: Arc::clone(&self.shared),
+            cells,
+            inbox: Inbox::new(),
+            outbox: Outbox::new(),
+            ready: Vec::new(),
+            times: Times::starting(self.epoch.instant),
+        })
+    }
+}
