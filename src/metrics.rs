@@ -76,7 +76,10 @@ impl SocketError {
             Some(code) if NO_DESCRIPTOR.contains(&code) => return Self::NoDescriptor,
             Some(_) | None => {}
         }
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the standard library's kinds are open")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the standard library's kinds are open"
+        )]
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => Self::Full,
             io::ErrorKind::ConnectionRefused => Self::Refused,
@@ -130,8 +133,9 @@ pub const METHODS: [(Method, &str); 8] = [
 
 /// Error codes that are counted under their own number; what is not in the list counts as `other`.
 /// 0 stands for success.
-pub const CODES: [u16; 18] =
-    [0, 300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 446, 447, 486, 500, 508];
+pub const CODES: [u16; 18] = [
+    0, 300, 400, 401, 403, 405, 420, 437, 438, 440, 441, 442, 443, 446, 447, 486, 500, 508,
+];
 
 /// Upper bounds of the batch sizes that are counted apart; one more counter takes what is larger.
 pub const BATCH_BOUNDS: [u64; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -214,7 +218,13 @@ impl Default for Cells {
 
 impl Cells {
     /// Counts one relayed packet of `bytes` payload; `transport` is the client's, `family` the relayed address's.
-    pub fn relayed(&mut self, direction: Direction, transport: Transport, family: Family, bytes: usize) {
+    pub fn relayed(
+        &mut self,
+        direction: Direction,
+        transport: Transport,
+        family: Family,
+        bytes: usize,
+    ) {
         let cell = &mut self.relayed[direction as usize][transport as usize][family as usize];
         cell.packets += 1;
         cell.bytes += bytes as u64;
@@ -255,7 +265,9 @@ impl Cells {
         let names = METHODS.iter().map(|(_, name)| *name).chain(["other"]);
         names.zip(&self.answers).flat_map(|(name, row)| {
             let codes = CODES.iter().map(|code| Some(*code)).chain([None]);
-            codes.zip(row).map(move |(code, count)| (name, code, *count))
+            codes
+                .zip(row)
+                .map(move |(code, count)| (name, code, *count))
         })
     }
 
@@ -272,9 +284,15 @@ impl Cells {
 
 impl AddAssign<&Self> for Cells {
     fn add_assign(&mut self, other: &Self) {
-        add_all(self.relayed.as_flattened_mut().as_flattened_mut(), other.relayed.as_flattened().as_flattened());
+        add_all(
+            self.relayed.as_flattened_mut().as_flattened_mut(),
+            other.relayed.as_flattened().as_flattened(),
+        );
         add_all(&mut self.drops, &other.drops);
-        add_all(self.answers.as_flattened_mut(), other.answers.as_flattened());
+        add_all(
+            self.answers.as_flattened_mut(),
+            other.answers.as_flattened(),
+        );
         add_all(&mut self.refusals, &other.refusals);
         add_all(&mut self.socket_errors, &other.socket_errors);
         add_all(&mut self.batches.calls, &other.batches.calls);

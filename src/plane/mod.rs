@@ -7,7 +7,9 @@
 //!
 //! [`turn::Server`]: crate::turn::Server
 
+mod deliver;
 mod listener;
+mod log;
 mod mail;
 mod outbox;
 mod ports;

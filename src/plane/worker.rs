@@ -11,21 +11,19 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::Shared;
+use super::log;
 use super::mail::{Mail, Mailbox, Parcel, Report};
-use super::outbox::{Body, By, Counted, Entry, Outbox};
+use super::outbox::{Body, By, Outbox};
 use super::sockets::{Ready, Sockets};
 use super::stream::{StreamEvent, Streams};
 use super::udp::{BATCH, Inbox};
-use crate::metrics::{Cells, Direction, SocketError};
-use crate::turn::{
-    Cause, Client, Ended, Event, Family, FiveTuple, Now, Path, RelayId, Server, Transport, Verdict,
-};
+use crate::metrics::{Cells, SocketError};
+use crate::turn::{Client, FiveTuple, Now, Path, RelayId, Server, Transport};
 
 /// The runtime's own work (connections, timers) gets its turn after this many rounds at the latest.
 const ROUNDS: u32 = 8;
@@ -56,13 +54,6 @@ enum Wake {
     Timeout,
     /// Nobody can send mail any more: the process is ending.
     Orphaned,
-}
-
-/// Where a packet came from, as far as counting and answering need it.
-#[derive(Clone, Copy)]
-struct Origin {
-    transport: Transport,
-    family: Family,
 }
 
 /// A worker's state.
@@ -273,154 +264,6 @@ impl Worker<'_> {
         }
     }
 
-    fn client_input(&mut self, now: Now, client: Client, input: Body) {
-        let reply = self.outbox.replies.len();
-        let bytes = input.bytes(&self.inbox, &[]);
-        let verdict = self.server.client_input(
-            now,
-            client,
-            bytes,
-            &mut self.sockets,
-            &mut self.outbox.replies,
-        );
-        match verdict {
-            Verdict::ToPeer {
-                relay,
-                peer,
-                body,
-                dont_fragment,
-            } => {
-                let origin = Origin {
-                    transport: client.five_tuple.transport,
-                    family: Family::of(peer.ip()),
-                };
-                let body = input.part(body);
-                if self.sockets.ports().is_relay_address(peer.ip()) {
-                    self.hand_over(now, relay, peer, &body, origin);
-                } else {
-                    let counted =
-                        Counted::Relayed(Direction::ToPeer, origin.transport, origin.family);
-                    let by = By::Relay(relay);
-                    self.push(Entry {
-                        by,
-                        to: peer,
-                        from: None,
-                        head: None,
-                        body,
-                        pad: 0,
-                        dont_fragment,
-                        counted,
-                    });
-                }
-            }
-            Verdict::Reply(answer) => {
-                self.cells
-                    .answered(answer.method, answer.code, answer.refusal);
-                if answer.authenticated && self.streams.owns(answer.to.path) {
-                    self.streams.trust(answer.to.path);
-                }
-                self.answer(
-                    now,
-                    answer.to,
-                    Body::Reply(reply..self.outbox.replies.len()),
-                );
-            }
-            Verdict::Drop(cause) => self.cells.dropped(cause),
-            Verdict::ToClient { .. } => {
-                debug_assert!(false, "a client's packet never goes to a client directly")
-            }
-        }
-    }
-
-    fn peer_input(&mut self, now: Now, relay: RelayId, peer: SocketAddr, input: &Body) {
-        match self.server.peer_input(now, relay, peer, input.len()) {
-            Verdict::ToClient {
-                to,
-                head,
-                body,
-                pad,
-            } => {
-                let origin = Origin {
-                    transport: to.five_tuple.transport,
-                    family: Family::of(peer.ip()),
-                };
-                let counted =
-                    Counted::Relayed(Direction::ToClient, origin.transport, origin.family);
-                let body = input.part(body);
-                if self.streams.owns(to.path) {
-                    self.stream_to_client(now, to, head.as_slice(), &body, pad, origin);
-                } else {
-                    let mut entry = self.to_client(to, body, counted);
-                    (entry.head, entry.pad) = (Some(head), pad);
-                    self.push(entry);
-                }
-            }
-            Verdict::Drop(cause) => self.cells.dropped(cause),
-            Verdict::ToPeer { .. } | Verdict::Reply(_) => {
-                debug_assert!(false, "a peer's packet goes to its client or nowhere");
-            }
-        }
-    }
-
-    /// Brings a packet to another relay of this server without the network: the same worker's at once,
-    /// another worker's by mail. To an address of ours that is no relay nothing goes (A06).
-    fn hand_over(
-        &mut self,
-        now: Now,
-        relay: RelayId,
-        peer: SocketAddr,
-        body: &Body,
-        origin: Origin,
-    ) {
-        let owner = self.sockets.ports().owner(peer);
-        let from = self.sockets.relay(relay).map(|socket| socket.advertised());
-        let (Some(owner), Some(from)) = (owner, from) else {
-            self.cells.dropped(Cause::UnreachablePeer);
-            return;
-        };
-        let bytes = body.len();
-        if owner.worker == self.number {
-            self.peer_input(now, owner.relay, from, body);
-        } else {
-            let payload = Bytes::copy_from_slice(body.bytes(&self.inbox, &[]));
-            let parcel = Parcel {
-                relay: owner.relay,
-                to: peer,
-                from,
-                bytes: payload,
-            };
-            if self.shared.addresses[owner.worker]
-                .parcels
-                .try_send(parcel)
-                .is_err()
-            {
-                self.cells.socket_error(SocketError::Full);
-                return;
-            }
-        }
-        self.cells
-            .relayed(Direction::ToPeer, origin.transport, origin.family, bytes);
-    }
-
-    fn take_parcel(&mut self, now: Now, parcel: Parcel) {
-        // The relay may have ended and its number been given out again on the way.
-        let same = self
-            .sockets
-            .relay(parcel.relay)
-            .is_some_and(|relay| relay.advertised().port() == parcel.to.port());
-        if same {
-            let all = 0..parcel.bytes.len();
-            self.peer_input(
-                now,
-                parcel.relay,
-                parcel.from,
-                &Body::Shared(parcel.bytes, all),
-            );
-        } else {
-            self.cells.dropped(Cause::UnreachablePeer);
-        }
-    }
-
     fn take_stream(&mut self, now: Now, event: StreamEvent) {
         match event {
             StreamEvent::Frame(path, bytes) => {
@@ -467,69 +310,8 @@ impl Worker<'_> {
         }
     }
 
-    fn answer(&mut self, now: Now, to: Client, body: Body) {
-        if self.streams.owns(to.path) {
-            let bytes = body.bytes(&self.inbox, &self.outbox.replies);
-            let dropped = self
-                .streams
-                .send(now.instant, to.path, [bytes, &[], &[]], true);
-            self.count_queue_drops(dropped);
-        } else {
-            let entry = self.to_client(to, body, Counted::Answer);
-            self.push(entry);
-        }
-    }
-
-    fn stream_to_client(
-        &mut self,
-        now: Now,
-        to: Client,
-        head: &[u8],
-        body: &Body,
-        pad: usize,
-        origin: Origin,
-    ) {
-        const PADDING: [u8; 3] = [0; 3];
-        let bytes = body.bytes(&self.inbox, &[]);
-        let dropped =
-            self.streams
-                .send(now.instant, to.path, [head, bytes, &PADDING[..pad]], false);
-        self.count_queue_drops(dropped);
-        self.cells.relayed(
-            Direction::ToClient,
-            origin.transport,
-            origin.family,
-            body.len(),
-        );
-    }
-
-    fn count_queue_drops(&mut self, dropped: usize) {
-        for _ in 0..dropped {
-            self.cells.socket_error(SocketError::Full);
-        }
-    }
-
-    fn to_client(&self, to: Client, body: Body, counted: Counted) -> Entry {
-        let listener = self.sockets.listeners.get(to.path.0 as usize);
-        let wildcard = listener.is_some_and(|listener| listener.address.ip().is_unspecified());
-        Entry {
-            by: By::Listener(to.path.0),
-            to: to.five_tuple.client,
-            from: wildcard.then_some(to.five_tuple.server.ip()),
-            head: None,
-            body,
-            pad: 0,
-            dont_fragment: false,
-            counted,
-        }
-    }
-
-    fn push(&mut self, entry: Entry) {
-        self.outbox.push(entry);
-    }
-
     /// Sends what was decided; the inbox and the replies are free again after it.
-    fn flush(&mut self) {
+    pub(super) fn flush(&mut self) {
         self.outbox.send(&self.inbox, &self.sockets, self.cells);
         self.inbox.clear();
     }
@@ -572,7 +354,7 @@ impl Worker<'_> {
             }
         }
         while let Some(event) = self.server.poll_event() {
-            log(&event);
+            log::event(&event);
         }
     }
 
@@ -602,37 +384,4 @@ async fn accept(acceptors: &[Acceptor]) -> (usize, io::Result<(TcpStream, Socket
         Poll::Pending
     })
     .await
-}
-
-/// One line for each allocation's end; its beginning is a detail.
-fn log(event: &Event) {
-    match event {
-        Event::Allocated(allocated) => debug!(
-            user = %allocated.username.escape_ascii(),
-            transport = allocated.five_tuple.transport.label(),
-            lifetime = allocated.lifetime.as_secs(),
-            "allocated"
-        ),
-        Event::Released(ended) => log_end(ended),
-    }
-}
-
-fn log_end(ended: &Ended) {
-    /// User names are the clients' words: escaped, and cut (A45).
-    const SHOWN: usize = 64;
-    let user = &ended.username[..ended.username.len().min(SHOWN)];
-    let relay = ended.relays.first().map(|(_, address)| *address);
-    info!(
-        user = %user.escape_ascii(),
-        client = %ended.five_tuple.client,
-        transport = ended.five_tuple.transport.label(),
-        relay = relay.map(tracing::field::display),
-        reason = ended.reason.label(),
-        seconds = ended.age.as_secs(),
-        to_peer_packets = ended.to_peer.packets,
-        to_peer_bytes = ended.to_peer.bytes,
-        to_client_packets = ended.to_client.packets,
-        to_client_bytes = ended.to_client.bytes,
-        "allocation ended"
-    );
 }

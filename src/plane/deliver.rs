@@ -1,0 +1,233 @@
+//! What a worker does with the machine's verdicts: onto the network, into a connection, or over to another
+//! relay of this server.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::mail::Parcel;
+use super::outbox::{Body, By, Counted, Entry};
+use super::worker::Worker;
+use crate::metrics::{Direction, SocketError};
+use crate::turn::{Cause, Client, Family, Now, RelayId, Transport, Verdict};
+
+/// Where a packet came from, as far as counting and answering need it.
+#[derive(Clone, Copy)]
+struct Origin {
+    transport: Transport,
+    family: Family,
+}
+
+impl Worker<'_> {
+    /// Gives the machine what a client sent.
+    pub(super) fn client_input(&mut self, now: Now, client: Client, input: Body) {
+        let reply = self.outbox.replies.len();
+        let bytes = input.bytes(&self.inbox, &[]);
+        let verdict = self.server.client_input(
+            now,
+            client,
+            bytes,
+            &mut self.sockets,
+            &mut self.outbox.replies,
+        );
+        match verdict {
+            Verdict::ToPeer {
+                relay,
+                peer,
+                body,
+                dont_fragment,
+            } => {
+                let origin = Origin {
+                    transport: client.five_tuple.transport,
+                    family: Family::of(peer.ip()),
+                };
+                let body = input.part(body);
+                if self.sockets.ports().is_relay_address(peer.ip()) {
+                    self.hand_over(now, relay, peer, &body, origin);
+                } else {
+                    let counted =
+                        Counted::Relayed(Direction::ToPeer, origin.transport, origin.family);
+                    let by = By::Relay(relay);
+                    self.push(Entry {
+                        by,
+                        to: peer,
+                        from: None,
+                        head: None,
+                        body,
+                        pad: 0,
+                        dont_fragment,
+                        counted,
+                    });
+                }
+            }
+            Verdict::Reply(answer) => {
+                self.cells
+                    .answered(answer.method, answer.code, answer.refusal);
+                if answer.authenticated && self.streams.owns(answer.to.path) {
+                    self.streams.trust(answer.to.path);
+                }
+                self.answer(
+                    now,
+                    answer.to,
+                    Body::Reply(reply..self.outbox.replies.len()),
+                );
+            }
+            Verdict::Drop(cause) => self.cells.dropped(cause),
+            Verdict::ToClient { .. } => {
+                debug_assert!(false, "a client's packet never goes to a client directly")
+            }
+        }
+    }
+
+    /// Gives the machine what a peer sent.
+    pub(super) fn peer_input(&mut self, now: Now, relay: RelayId, peer: SocketAddr, input: &Body) {
+        match self.server.peer_input(now, relay, peer, input.len()) {
+            Verdict::ToClient {
+                to,
+                head,
+                body,
+                pad,
+            } => {
+                let origin = Origin {
+                    transport: to.five_tuple.transport,
+                    family: Family::of(peer.ip()),
+                };
+                let counted =
+                    Counted::Relayed(Direction::ToClient, origin.transport, origin.family);
+                let body = input.part(body);
+                if self.streams.owns(to.path) {
+                    self.stream_to_client(now, to, head.as_slice(), &body, pad, origin);
+                } else {
+                    let mut entry = self.to_client(to, body, counted);
+                    (entry.head, entry.pad) = (Some(head), pad);
+                    self.push(entry);
+                }
+            }
+            Verdict::Drop(cause) => self.cells.dropped(cause),
+            Verdict::ToPeer { .. } | Verdict::Reply(_) => {
+                debug_assert!(false, "a peer's packet goes to its client or nowhere");
+            }
+        }
+    }
+
+    /// Brings a packet to another relay of this server without the network: the same worker's at once,
+    /// another worker's by mail. To an address of ours that is no relay nothing goes (A06).
+    fn hand_over(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: SocketAddr,
+        body: &Body,
+        origin: Origin,
+    ) {
+        let owner = self.sockets.ports().owner(peer);
+        let from = self.sockets.relay(relay).map(|socket| socket.advertised());
+        let (Some(owner), Some(from)) = (owner, from) else {
+            self.cells.dropped(Cause::UnreachablePeer);
+            return;
+        };
+        let bytes = body.len();
+        if owner.worker == self.number {
+            self.peer_input(now, owner.relay, from, body);
+        } else {
+            let payload = Bytes::copy_from_slice(body.bytes(&self.inbox, &[]));
+            let parcel = Parcel {
+                relay: owner.relay,
+                to: peer,
+                from,
+                bytes: payload,
+            };
+            if self.shared.addresses[owner.worker]
+                .parcels
+                .try_send(parcel)
+                .is_err()
+            {
+                self.cells.socket_error(SocketError::Full);
+                return;
+            }
+        }
+        self.cells
+            .relayed(Direction::ToPeer, origin.transport, origin.family, bytes);
+    }
+
+    /// Takes in what another worker handed over.
+    pub(super) fn take_parcel(&mut self, now: Now, parcel: Parcel) {
+        // The relay may have ended and its number been given out again on the way.
+        let same = self
+            .sockets
+            .relay(parcel.relay)
+            .is_some_and(|relay| relay.advertised().port() == parcel.to.port());
+        if same {
+            let all = 0..parcel.bytes.len();
+            self.peer_input(
+                now,
+                parcel.relay,
+                parcel.from,
+                &Body::Shared(parcel.bytes, all),
+            );
+        } else {
+            self.cells.dropped(Cause::UnreachablePeer);
+        }
+    }
+
+    fn answer(&mut self, now: Now, to: Client, body: Body) {
+        if self.streams.owns(to.path) {
+            let bytes = body.bytes(&self.inbox, &self.outbox.replies);
+            let dropped = self
+                .streams
+                .send(now.instant, to.path, [bytes, &[], &[]], true);
+            self.count_queue_drops(dropped);
+        } else {
+            let entry = self.to_client(to, body, Counted::Answer);
+            self.push(entry);
+        }
+    }
+
+    fn stream_to_client(
+        &mut self,
+        now: Now,
+        to: Client,
+        head: &[u8],
+        body: &Body,
+        pad: usize,
+        origin: Origin,
+    ) {
+        const PADDING: [u8; 3] = [0; 3];
+        let bytes = body.bytes(&self.inbox, &[]);
+        let dropped =
+            self.streams
+                .send(now.instant, to.path, [head, bytes, &PADDING[..pad]], false);
+        self.count_queue_drops(dropped);
+        self.cells.relayed(
+            Direction::ToClient,
+            origin.transport,
+            origin.family,
+            body.len(),
+        );
+    }
+
+    fn count_queue_drops(&mut self, dropped: usize) {
+        for _ in 0..dropped {
+            self.cells.socket_error(SocketError::Full);
+        }
+    }
+
+    fn to_client(&self, to: Client, body: Body, counted: Counted) -> Entry {
+        let listener = self.sockets.listeners.get(to.path.0 as usize);
+        let wildcard = listener.is_some_and(|listener| listener.address.ip().is_unspecified());
+        Entry {
+            by: By::Listener(to.path.0),
+            to: to.five_tuple.client,
+            from: wildcard.then_some(to.five_tuple.server.ip()),
+            head: None,
+            body,
+            pad: 0,
+            dont_fragment: false,
+            counted,
+        }
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.outbox.push(entry);
+    }
+}
