@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +12,8 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::stun::{Key, Message, PasswordAlgorithm, userhash};
+
+use super::Now;
 
 /// The users of one realm.
 ///
@@ -237,6 +240,23 @@ impl std::error::Error for TooManySecrets {}
 
 /// The end of credentials that have none.
 pub(super) const NEVER: u64 = u64::MAX;
+
+/// Whether credentials have expired, by a wall clock that may be a little off.
+pub(super) fn has_expired(expiry: u64, now: Now) -> bool {
+    now.unix >= expiry.saturating_add(TOLERANCE)
+}
+
+/// How long it is until [`has_expired`].
+pub(super) fn until_expiry(expiry: u64, now: Now) -> Duration {
+    let left = expiry.saturating_add(TOLERANCE).saturating_sub(now.unix);
+    Duration::from_secs(left.min(FOREVER))
+}
+
+/// How much clocks may differ, in seconds.
+const TOLERANCE: u64 = 60;
+
+/// Longer than any allocation lives, and short enough to be added to any time.
+const FOREVER: u64 = u32::MAX as u64;
 
 /// The seconds before the first colon of `expiry:user`, or of a bare `expiry`.
 fn expiry(username: &[u8]) -> Option<u64> {

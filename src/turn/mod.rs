@@ -12,13 +12,26 @@
 //! transport addresses come from outside, through [`Relays`]; everything else that the outside must know is an
 //! [`Event`].
 
+mod allocate;
+mod allocation;
+mod authenticate;
+mod binding;
+mod channel;
 mod event;
+mod expiry;
 mod five_tuple;
 mod keys;
+mod nonce;
 mod peers;
+mod permission;
 mod prefix;
 mod quota;
+mod refresh;
+mod relay;
 mod relays;
+mod reply_budget;
+mod request;
+mod response;
 mod server;
 mod settings;
 mod verdict;
@@ -26,6 +39,7 @@ mod verdict;
 use std::time::Instant;
 
 pub use event::{Allocated, Census, EndReason, Ended, Event, Traffic};
+pub use expiry::Expiry;
 pub use five_tuple::{Client, Family, FiveTuple, Path, Transport};
 pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
 pub use peers::Peers;

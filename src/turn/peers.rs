@@ -9,16 +9,19 @@
 //! | IPv4 hidden in IPv6: mapped, compatible, NAT64, SIIT, ISATAP, 6to4, Teredo | IPv6 only within `2000::/3` less [`SPECIAL_V6`]; mapped addresses are refused, not unwrapped |
 //! | private and shared space, link-local, ULA, documentation, benchmarking | the whole IANA special-purpose registries |
 //! | cloud metadata: `169.254.169.254`, `100.100.100.200`, `192.0.0.192`, `fd00:ec2::254`, `168.63.129.16` | the registries, and the last by name |
-//! | multicast and broadcast | [`ALWAYS_V4`], [`ALWAYS_V6`]; broadcast addresses of local networks are [`Reach::Own`](super::Reach::Own) |
-//! | our own listeners and other ports of this host | [`Reach::Own`](super::Reach::Own), whatever the prefixes say |
+//! | multicast and broadcast | [`ALWAYS_V4`], [`ALWAYS_V6`]; broadcast addresses of local networks are [`Reach::Own`] |
+//! | our own listeners and other ports of this host | [`Reach::Own`], whatever the prefixes say |
 //! | tunnels that amplify (RFC 8656 §21.4) | [`ALWAYS_V4`], [`ALWAYS_V6`], for peers and for clients |
 //!
 //! An operator opens prefixes one by one with `allow`, and closes more with `deny`, which always wins. There is no
 //! switch that opens everything, and a prefix is a prefix: no address ranges.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
+
+use super::response::Reject;
+use super::{Reach, Relays};
 
 /// Which peers may be reached. The default is the default-deny policy without exceptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,6 +33,22 @@ pub struct Peers {
 }
 
 impl Peers {
+    /// Judges a peer that a client names.
+    ///
+    /// Our own addresses are closed but for open relays, which are open wherever they are: the peer behind one is a
+    /// client of ours.
+    ///
+    /// # Errors
+    /// [`Reject::Forbidden`]
+    pub(super) fn judge(&self, peer: SocketAddr, relays: &impl Relays) -> Result<(), Reject> {
+        let good = match relays.reach(peer) {
+            Reach::Outside => self.permit(peer.ip()),
+            Reach::LiveRelay => !self.denies(peer.ip()),
+            Reach::Own => false,
+        };
+        if good { Ok(()) } else { Err(Reject::Forbidden) }
+    }
+
     /// Whether a peer outside this server may be reached.
     pub fn permit(&self, peer: IpAddr) -> bool {
         if self.denies(peer) || is_never_reached(peer) {

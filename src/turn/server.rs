@@ -1,23 +1,39 @@
 //! The machine: what comes in, and who deals with it.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::stun::{Class, Kind, Message, Method};
+
+use super::allocation::{Allocation, AllocationId, Allocations, Owner};
+use super::authenticate::User;
+use super::keys;
+use super::nonce::{Nonce, Nonces, Origin};
+use super::reply_budget::ReplyBudget;
+use super::request::Request;
+use super::response::{self, Reject, Success};
 use super::{
-    Cause, Census, Client, Event, FiveTuple, Now, Quotas, RelayId, Relays, Settings, Verdict,
+    Cause, Census, Client, EndReason, Ended, Event, Family, FiveTuple, Now, OnExpiry, Quotas,
+    Reach, Relays, Settings, Verdict,
 };
 
 /// The protocol machine of one worker.
-#[derive(Debug)]
 pub struct Server {
     settings: Arc<Settings>,
-    quotas: Arc<Quotas>,
-    seed: [u8; 32],
+    /// How often the settings were replaced.
+    generation: u32,
+    nonces: Nonces,
+    budget: ReplyBudget,
     epoch: Now,
-    draining: bool,
-    events: VecDeque<Event>,
+    pub(super) quotas: Arc<Quotas>,
+    pub(super) random: StdRng,
+    pub(super) draining: bool,
+    pub(super) allocations: Allocations,
+    pub(super) events: VecDeque<Event>,
 }
 
 impl Server {
@@ -26,58 +42,118 @@ impl Server {
     /// `seed` must be unpredictable, and different for each machine. `quotas` and `epoch` must be the same for all
     /// machines of a process: nonces count the seconds from `epoch.unix` along the monotonic clock.
     pub fn new(settings: Arc<Settings>, quotas: Arc<Quotas>, seed: [u8; 32], epoch: Now) -> Self {
+        let rate = settings.limits.unauthenticated_replies;
         Self {
+            generation: 0,
+            nonces: Nonces::new(&settings.nonce_keys),
+            budget: ReplyBudget::new(rate, epoch.instant),
             settings,
-            quotas,
-            seed,
             epoch,
+            quotas,
+            random: StdRng::from_seed(seed),
             draining: false,
+            allocations: Allocations::default(),
             events: VecDeque::new(),
         }
     }
 
-    /// Puts other settings into force. Permissions and channels of peers that they close are gone at once.
+    /// Puts other settings into force.
+    ///
+    /// Permissions and channels of peers that they close are gone at once, and with [`OnExpiry::Cut`] so are
+    /// allocations whose credentials have expired. Limits that have become smaller apply to what is new.
     pub fn replace_settings(
         &mut self,
-        _now: Now,
+        now: Now,
         settings: Arc<Settings>,
-        _relays: &mut impl Relays,
+        relays: &mut impl Relays,
     ) {
-        self.settings = settings;
+        let old = std::mem::replace(&mut self.settings, settings);
+        let new = Arc::clone(&self.settings);
+        self.generation = self.generation.wrapping_add(1);
+        self.nonces = Nonces::new(&new.nonce_keys);
+        if old.limits.unauthenticated_replies != new.limits.unauthenticated_replies {
+            let rate = new.limits.unauthenticated_replies;
+            self.budget = ReplyBudget::new(rate, now.instant);
+        }
+        let stays = |peer| {
+            let closed = old.peers.permit(peer) && !new.peers.permit(peer);
+            !closed && !new.peers.denies(peer)
+        };
+        for id in self.allocations.ids() {
+            let Some(allocation) = self.allocations.get_mut(id) else {
+                continue;
+            };
+            allocation.permissions.retain(stays);
+            allocation.channels.retain(|peer| stays(peer.ip()));
+            if new.on_expiry == OnExpiry::Cut {
+                let end = now.instant + keys::until_expiry(allocation.owner.expiry, now);
+                for relay in allocation.relays_mut() {
+                    relay.expires = relay.expires.min(end);
+                }
+                self.allocations.reschedule(id);
+            }
+        }
+        self.handle_timeout(now, relays);
     }
 
     /// Takes in a datagram, or one framed message of a stream, from a client. An answer is appended to `reply`.
     pub fn client_input(
         &mut self,
-        _now: Now,
-        _from: Client,
-        _bytes: &[u8],
-        _relays: &mut impl Relays,
-        _reply: &mut Vec<u8>,
+        now: Now,
+        from: Client,
+        bytes: &[u8],
+        relays: &mut impl Relays,
+        reply: &mut Vec<u8>,
     ) -> Verdict {
-        Verdict::Drop(Cause::NotTurn)
-    }
-
-    /// Takes in a datagram of `len` bytes that `peer` sent to a relay.
-    pub fn peer_input(
-        &mut self,
-        _now: Now,
-        _relay: RelayId,
-        _peer: SocketAddr,
-        _len: usize,
-    ) -> Verdict {
-        Verdict::Drop(Cause::UnknownRelay)
+        match Kind::of(bytes) {
+            Kind::ChannelData => self.channel_data(now, from, bytes),
+            Kind::Stun => {
+                let Ok(message) = Message::parse(bytes) else {
+                    return Verdict::Drop(Cause::Malformed);
+                };
+                match (message.class(), message.method()) {
+                    (Class::Indication, Method::SEND) => self.send(now, from, &message),
+                    (Class::Request, _) => self.request(now, from, message, relays, reply),
+                    (Class::Indication | Class::Success | Class::Error, _) => {
+                        Verdict::Drop(Cause::NotARequest)
+                    }
+                }
+            }
+            Kind::Other => Verdict::Drop(Cause::NotTurn),
+        }
     }
 
     /// Ends the allocation of a client whose connection was closed.
-    pub fn client_gone(&mut self, _now: Now, _five_tuple: &FiveTuple, _relays: &mut impl Relays) {}
+    pub fn client_gone(&mut self, now: Now, five_tuple: &FiveTuple, relays: &mut impl Relays) {
+        if let Some(id) = self.allocations.by_client(five_tuple) {
+            self.end(id, EndReason::ConnectionClosed, now, relays);
+        }
+    }
 
     /// Ends the allocations whose time has come. To be called at [`Server::poll_timeout`] or soon after.
-    pub fn handle_timeout(&mut self, _now: Now, _relays: &mut impl Relays) {}
+    pub fn handle_timeout(&mut self, now: Now, relays: &mut impl Relays) {
+        while let Some(id) = self.allocations.pop_overdue(now.instant) {
+            let Some(allocation) = self.allocations.get(id) else {
+                continue;
+            };
+            if let Some(family) = allocation.overdue_half(now.instant) {
+                self.end_half(id, family, relays);
+                continue;
+            }
+            let cut = self.settings.on_expiry == OnExpiry::Cut
+                && keys::has_expired(allocation.owner.expiry, now);
+            let reason = if cut {
+                EndReason::CredentialsExpired
+            } else {
+                EndReason::Expired
+            };
+            self.end(id, reason, now, relays);
+        }
+    }
 
-    /// When [`Server::handle_timeout`] wants to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+    /// Refuses new allocations (508), or no longer does. Everything else goes on.
+    pub fn drain(&mut self, on: bool) {
+        self.draining = on;
     }
 
     /// The next thing that the outside must know.
@@ -85,23 +161,245 @@ impl Server {
         self.events.pop_front()
     }
 
-    /// Whether new allocations are refused (508). Everything else goes on.
-    pub fn drain(&mut self, on: bool) {
-        self.draining = on;
+    /// When [`Server::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.allocations.next_deadline()
     }
 
     /// What the machine holds. Walks over all of it.
-    pub fn census(&self, _now: Now) -> Census {
-        Census::default()
+    pub fn census(&self, now: Now) -> Census {
+        let mut census = Census::default();
+        for allocation in self.allocations.iter() {
+            let transport = allocation.client.five_tuple.transport.index();
+            for relay in allocation.relays() {
+                census.allocations[transport][relay.family().index()] += 1;
+            }
+            census.permissions += allocation.permissions.live(now.instant) as u64;
+            census.channels += allocation.channels.live(now.instant) as u64;
+        }
+        census
     }
 
     /// Whether there is no allocation.
     pub fn is_empty(&self) -> bool {
-        true
+        self.allocations.is_empty()
     }
 
     /// Whether a client has an allocation.
-    pub fn has_allocation(&self, _five_tuple: &FiveTuple) -> bool {
-        false
+    pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
+        self.allocations.by_client(five_tuple).is_some()
     }
 }
+
+/// Dispatch of requests.
+impl Server {
+    fn request(
+        &mut self,
+        now: Now,
+        from: Client,
+        message: Message<'_>,
+        relays: &mut impl Relays,
+        reply: &mut Vec<u8>,
+    ) -> Verdict {
+        if !METHODS.contains(&message.method()) {
+            return Verdict::Drop(Cause::UnknownMethod);
+        }
+        if !has_way_back(from, relays) {
+            return Verdict::Drop(Cause::NoWayBack);
+        }
+        // What is overdue does not count any more, even if the timeout comes late.
+        self.handle_timeout(now, relays);
+        let settings = Arc::clone(&self.settings);
+        let request = Request {
+            now,
+            from,
+            message,
+            settings: &settings,
+        };
+        if message.method() == Method::BINDING {
+            return self.binding(&request, reply);
+        }
+        match self.authenticate(&request) {
+            Ok(user) => {
+                let outcome = self.carry_out(&request, &user, relays);
+                Verdict::Reply(response::signed(&outcome, &request, &user, reply))
+            }
+            Err(denial) => self.deny(&denial, &request, reply),
+        }
+    }
+
+    /// RFC 8489 §6.3.1: unknown attributes are judged once the request is authenticated, and before anything else.
+    fn carry_out(
+        &mut self,
+        request: &Request<'_>,
+        user: &User<'_>,
+        relays: &mut impl Relays,
+    ) -> Result<Success, Reject> {
+        if request.message.unknown_required().next().is_some() {
+            return Err(Reject::UnknownAttributes);
+        }
+        match request.message.method() {
+            Method::ALLOCATE => self.allocate(request, user, relays),
+            Method::REFRESH => self.refresh(request, user, relays),
+            Method::CREATE_PERMISSION => self.create_permission(request, user, relays),
+            Method::CHANNEL_BIND => self.channel_bind(request, user, relays),
+            _ => Err(Reject::BadRequest),
+        }
+    }
+}
+
+/// What handlers need.
+impl Server {
+    /// The allocation of a client.
+    pub(super) fn allocation(&self, client: Client) -> Option<&Allocation> {
+        self.allocations
+            .get(self.allocations.by_client(&client.five_tuple)?)
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub(super) fn allocation_mut(&mut self, client: Client) -> Option<&mut Allocation> {
+        let id = self.allocations.by_client(&client.five_tuple)?;
+        self.allocations.get_mut(id)
+    }
+
+    /// The allocation that a request other than Allocate is about (RFC 8656 §5): 437 without one, 441 if it is
+    /// another user's.
+    pub(super) fn allocation_id_of(
+        &self,
+        request: &Request<'_>,
+        user: &User<'_>,
+    ) -> Result<AllocationId, Reject> {
+        let id = self
+            .allocations
+            .by_client(&request.from.five_tuple)
+            .ok_or(Reject::AllocationMismatch)?;
+        let owner = self
+            .allocations
+            .get(id)
+            .map(|allocation| &*allocation.owner.username);
+        if owner == Some(user.name) {
+            Ok(id)
+        } else {
+            Err(Reject::WrongCredentials)
+        }
+    }
+
+    /// The same, to be changed.
+    pub(super) fn allocation_of(
+        &mut self,
+        request: &Request<'_>,
+        user: &User<'_>,
+    ) -> Result<&mut Allocation, Reject> {
+        let id = self.allocation_id_of(request, user)?;
+        self.allocations
+            .get_mut(id)
+            .ok_or(Reject::AllocationMismatch)
+    }
+
+    /// What is remembered of a user whom the settings in force have vouched for.
+    pub(super) fn owner(&self, user: &User<'_>) -> Owner {
+        Owner {
+            username: user.name.into(),
+            key: user.key.clone(),
+            settings: self.generation,
+            expiry: user.expiry,
+        }
+    }
+
+    /// Whether something was looked up in the settings in force.
+    pub(super) fn is_current(&self, generation: u32) -> bool {
+        generation == self.generation
+    }
+
+    /// Ends an allocation, and everything it held.
+    pub(super) fn end(
+        &mut self,
+        id: AllocationId,
+        reason: EndReason,
+        now: Now,
+        relays: &mut impl Relays,
+    ) {
+        let Some(allocation) = self.allocations.remove(id) else {
+            return;
+        };
+        for relay in allocation.relays() {
+            relays.close(relay.id);
+        }
+        self.events.push_back(Event::Released(Box::new(Ended {
+            relays: allocation.addresses(),
+            username: allocation.owner.username,
+            five_tuple: allocation.client.five_tuple,
+            reason,
+            to_peer: allocation.to_peer,
+            to_client: allocation.to_client,
+            age: now.instant.saturating_duration_since(allocation.birth.at),
+        })));
+    }
+
+    /// Ends the half of a dual allocation that has a relay of this family.
+    pub(super) fn end_half(&mut self, id: AllocationId, family: Family, relays: &mut impl Relays) {
+        let taken = self
+            .allocations
+            .get_mut(id)
+            .and_then(|allocation| allocation.take_relay(family));
+        if let Some(relay) = taken {
+            self.allocations.forget_relay(relay.id);
+            relays.close(relay.id);
+        }
+        self.allocations.reschedule(id);
+    }
+
+    /// A nonce for the sender of a request.
+    pub(super) fn nonce(&self, request: &Request<'_>, offered: bool) -> Nonce {
+        let client = request.from.five_tuple.client;
+        self.nonces
+            .issue(self.seconds(request.now), client, offered)
+    }
+
+    /// Where the nonce of a request comes from.
+    pub(super) fn nonce_origin(&self, request: &Request<'_>, nonce: &[u8]) -> Origin {
+        let client = request.from.five_tuple.client;
+        self.nonces.check(self.seconds(request.now), client, nonce)
+    }
+
+    /// Whether the sender of a request that is not authenticated may have an answer, as far as can be told now.
+    pub(super) fn affords_stranger(&self, request: &Request<'_>) -> bool {
+        let five_tuple = &request.from.five_tuple;
+        five_tuple.transport.is_stream()
+            || self
+                .budget
+                .affords(five_tuple.client.ip(), request.now.instant)
+    }
+
+    /// The same, and takes it from the budget. A stream's address is no forgery.
+    pub(super) fn pay_for_stranger(&mut self, request: &Request<'_>) -> bool {
+        let five_tuple = &request.from.five_tuple;
+        five_tuple.transport.is_stream()
+            || self
+                .budget
+                .take(five_tuple.client.ip(), request.now.instant)
+    }
+
+    /// The time of nonces: monotonic, and the same for all that were given the same epoch.
+    fn seconds(&self, now: Now) -> u64 {
+        let since = now.instant.saturating_duration_since(self.epoch.instant);
+        self.epoch.unix.wrapping_add(since.as_secs())
+    }
+}
+
+/// Whether an answer can go where a request came from: not to port 0, not to ourselves, and not through one of our
+/// own relays, which would make a client of a client (RFC 8656 §21.1.7).
+fn has_way_back(from: Client, relays: &impl Relays) -> bool {
+    let FiveTuple { client, server, .. } = from.five_tuple;
+    client.port() != 0 && client != server && relays.reach(client) != Reach::LiveRelay
+}
+
+/// The requests that are answered.
+const METHODS: [Method; 5] = [
+    Method::BINDING,
+    Method::ALLOCATE,
+    Method::REFRESH,
+    Method::CREATE_PERMISSION,
+    Method::CHANNEL_BIND,
+];

@@ -64,14 +64,20 @@ impl Head {
     /// The longest head: that of a Data indication from an IPv6 peer.
     pub const CAPACITY: usize = 48;
 
-    /// A head that `write` fills; it returns how many bytes it wrote.
-    pub(crate) fn build(write: impl FnOnce(&mut [u8; Self::CAPACITY]) -> usize) -> Self {
+    /// A head that `write` fills; it returns how many bytes it wrote, or that there can be no such head.
+    pub(super) fn build(
+        write: impl FnOnce(&mut [u8; Self::CAPACITY]) -> Option<usize>,
+    ) -> Option<Self> {
         let mut bytes = [0; Self::CAPACITY];
-        let len = write(&mut bytes).min(Self::CAPACITY);
-        Self {
-            bytes,
-            len: len as u8,
-        }
+        let len = write(&mut bytes)?.min(Self::CAPACITY) as u8;
+        Some(Self { bytes, len })
+    }
+
+    /// The head of ChannelData.
+    pub(super) fn of(header: [u8; 4]) -> Self {
+        let mut bytes = [0; Self::CAPACITY];
+        bytes[..4].copy_from_slice(&header);
+        Self { bytes, len: 4 }
     }
 
     /// The bytes to send.

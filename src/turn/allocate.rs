@@ -1,0 +1,205 @@
+//! Allocate (RFC 8656 §7).
+
+use std::time::Duration;
+
+use crate::stun::{Attribute, ErrorCode};
+
+use super::allocation::{Allocation, Birth, Relayed};
+use super::authenticate::User;
+use super::channel::Channels;
+use super::peers;
+use super::permission::Permissions;
+use super::quota::{Claim, Limit};
+use super::request::Request;
+use super::response::{self, Reject, Success};
+use super::server::Server;
+use super::{Allocated, Event, Families, Family, Relay, Relays, Traffic, Want, WantedPort};
+
+impl Server {
+    /// RFC 8656 §7.2; the numbers are the RFC's. Dispatch has done 1: `user` is authenticated.
+    pub(super) fn allocate(
+        &mut self,
+        request: &Request<'_>,
+        user: &User<'_>,
+        relays: &mut impl Relays,
+    ) -> Result<Success, Reject> {
+        let families = relays.families();
+        // 2. The request that made the allocation, come again, is answered as it was.
+        if let Some(existing) = self.allocation(request.from) {
+            let again = existing.birth.transaction == request.message.transaction_id()
+                && *existing.owner.username == *user.name;
+            return if again {
+                Ok(told(existing, request, families))
+            } else {
+                Err(Reject::AllocationMismatch)
+            };
+        }
+        // 3
+        if request.requested_transport()? != UDP {
+            return Err(Reject::TransportProtocol);
+        }
+        // 4. Nothing to check: the DF bit can be set.
+        // 5 to 9
+        let person = self.quotas.owner(request.settings.users.person(user.name));
+        let wanted = Wanted::of(request, person, families)?;
+        let lifetime = request.granted_lifetime(user.expiry)?;
+        // §21.4
+        if peers::is_tunnel(request.from.five_tuple.client.ip()) {
+            return Err(Reject::Forbidden);
+        }
+        if self.draining {
+            return Err(Reject::Capacity);
+        }
+        // 10. Before anything is opened.
+        let claim = self.claim(request, person)?;
+        let relays = wanted.open(request, relays)?;
+        let allocation = self.new_allocation(request, user, relays, claim, lifetime);
+        let success = told(&allocation, request, families);
+        self.events.push_back(announced(&allocation, lifetime));
+        self.allocations.insert(allocation);
+        Ok(success)
+    }
+
+    fn claim(&self, request: &Request<'_>, person: u64) -> Result<Claim, Reject> {
+        let client = request.from.five_tuple.client.ip();
+        let claim = self.quotas.claim(person, client, &request.settings.limits);
+        claim.map_err(|limit| match limit {
+            Limit::User | Limit::Client => Reject::Quota,
+            Limit::Total => Reject::Capacity,
+        })
+    }
+
+    fn new_allocation(
+        &self,
+        request: &Request<'_>,
+        user: &User<'_>,
+        (relay, second): (Relay, Option<Relay>),
+        claim: Claim,
+        lifetime: Duration,
+    ) -> Allocation {
+        let now = request.now.instant;
+        let relayed = |relay: Relay| Relayed {
+            id: relay.id,
+            address: relay.address,
+            expires: now + lifetime,
+        };
+        Allocation {
+            client: request.from,
+            relay: relayed(relay),
+            second: second.map(|second| Box::new(relayed(second))),
+            owner: self.owner(user),
+            permissions: Permissions::default(),
+            channels: Channels::default(),
+            to_peer: Traffic::default(),
+            to_client: Traffic::default(),
+            birth: Birth {
+                at: now,
+                transaction: request.message.transaction_id(),
+                reserved: relay.reserved,
+            },
+            _claim: claim,
+        }
+    }
+}
+
+/// Which relayed transport addresses a request wants.
+enum Wanted {
+    One(Family, WantedPort),
+    Both(WantedPort),
+}
+
+impl Wanted {
+    /// The numbers go on from [`Server::allocate`].
+    fn of(request: &Request<'_>, owner: u64, families: Families) -> Result<Self, Reject> {
+        let requested = request.has(Attribute::REQUESTED_ADDRESS_FAMILY);
+        let additional = request.has(Attribute::ADDITIONAL_ADDRESS_FAMILY);
+        // 5. The family is that of the reservation.
+        if let Some(token) = request.reservation_token()? {
+            if requested || additional || request.has(Attribute::EVEN_PORT) {
+                return Err(Reject::BadRequest);
+            }
+            let port = WantedPort::Reserved { token, owner };
+            return Ok(Self::One(Family::V4, port));
+        }
+        // 6
+        if requested && additional {
+            return Err(Reject::BadRequest);
+        }
+        // 7
+        let family = request
+            .requested_family(Reject::AddressFamily)?
+            .unwrap_or(Family::V4);
+        if !additional && !families.has(family) {
+            return Err(Reject::AddressFamily);
+        }
+        // 8
+        let port = match request.even_port()? {
+            None => WantedPort::Any,
+            Some(false) => WantedPort::Even,
+            Some(true) if additional => return Err(Reject::BadRequest),
+            Some(true) => WantedPort::EvenAndNext { owner },
+        };
+        // 9
+        Ok(if request.wants_both_families()? {
+            Self::Both(port)
+        } else {
+            Self::One(family, port)
+        })
+    }
+
+    /// Opens what is wanted: of two families whichever can be had.
+    fn open(
+        &self,
+        request: &Request<'_>,
+        relays: &mut impl Relays,
+    ) -> Result<(Relay, Option<Relay>), Reject> {
+        let mut open = |family, port| {
+            let now = request.now;
+            relays.open(Want { family, port, now }).ok()
+        };
+        match *self {
+            Self::One(family, port) => open(family, port).map(|relay| (relay, None)),
+            Self::Both(port) => match (open(Family::V4, port), open(Family::V6, port)) {
+                (Some(v4), v6) => Some((v4, v6)),
+                (None, v6) => v6.map(|v6| (v6, None)),
+            },
+        }
+        .ok_or(Reject::Capacity)
+    }
+}
+
+/// What the client is told of its allocation, at first and when it repeats its request.
+fn told(allocation: &Allocation, request: &Request<'_>, families: Families) -> Success {
+    let asked_for_both = request.has(Attribute::ADDITIONAL_ADDRESS_FAMILY);
+    let lacks = (asked_for_both && allocation.second.is_none()).then(|| {
+        let other = match allocation.relay.family() {
+            Family::V4 => Family::V6,
+            Family::V6 => Family::V4,
+        };
+        if families.has(other) {
+            (other, ErrorCode::INSUFFICIENT_CAPACITY)
+        } else {
+            (other, ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED)
+        }
+    });
+    let left = allocation.relay.expires - request.now.instant;
+    Success::Allocated(response::Allocated {
+        relay: allocation.relay.address,
+        second: allocation.second.as_ref().map(|second| second.address),
+        lifetime: left.as_secs() as u32,
+        reserved: allocation.birth.reserved,
+        lacks,
+    })
+}
+
+fn announced(allocation: &Allocation, lifetime: Duration) -> Event {
+    Event::Allocated(Box::new(Allocated {
+        username: allocation.owner.username.clone(),
+        five_tuple: allocation.client.five_tuple,
+        relays: allocation.addresses(),
+        lifetime,
+    }))
+}
+
+/// The IP protocol number of UDP.
+const UDP: u8 = 17;

@@ -1,0 +1,246 @@
+//! Allocations, and how they are found.
+
+use std::hash::BuildHasher;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use slab::Slab;
+
+use crate::stun::{Key, TransactionId};
+
+use super::channel::Channels;
+use super::expiry::Expiry;
+use super::permission::Permissions;
+use super::quota::Claim;
+use super::{Client, Family, FiveTuple, RelayId, ReservationToken, Traffic};
+
+/// An allocation (RFC 8656 §6).
+pub(super) struct Allocation {
+    pub(super) client: Client,
+    pub(super) relay: Relayed,
+    /// The relay of the other family, of a dual allocation.
+    pub(super) second: Option<Box<Relayed>>,
+    pub(super) owner: Owner,
+    pub(super) permissions: Permissions,
+    pub(super) channels: Channels,
+    pub(super) to_peer: Traffic,
+    pub(super) to_client: Traffic,
+    pub(super) birth: Birth,
+    /// Held, never read: it counts until it is dropped.
+    pub(super) _claim: Claim,
+}
+
+/// A relayed transport address and its time to expiry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Relayed {
+    pub(super) id: RelayId,
+    pub(super) address: SocketAddr,
+    pub(super) expires: Instant,
+}
+
+/// The user of an allocation.
+pub(super) struct Owner {
+    pub(super) username: Box<[u8]>,
+    /// The key it was last looked up with, so that it need not be derived for each request.
+    pub(super) key: Key,
+    /// Which settings that key was looked up in.
+    pub(super) settings: u32,
+    /// When the credentials expire, by the wall clock.
+    pub(super) expiry: u64,
+}
+
+/// The request that made an allocation, to know its repetitions by.
+pub(super) struct Birth {
+    pub(super) at: Instant,
+    pub(super) transaction: TransactionId,
+    pub(super) reserved: Option<ReservationToken>,
+}
+
+impl Allocation {
+    /// Its relayed transport addresses: one or two.
+    pub(super) fn relays(&self) -> impl Iterator<Item = &Relayed> {
+        std::iter::once(&self.relay).chain(self.second.as_deref())
+    }
+
+    /// The names and addresses of its relays.
+    pub(super) fn addresses(&self) -> Vec<(RelayId, SocketAddr)> {
+        self.relays()
+            .map(|relay| (relay.id, relay.address))
+            .collect()
+    }
+
+    /// The relays, to be changed.
+    pub(super) fn relays_mut(&mut self) -> impl Iterator<Item = &mut Relayed> {
+        std::iter::once(&mut self.relay).chain(self.second.as_deref_mut())
+    }
+
+    /// The relay from which peers of this family are reached.
+    #[inline]
+    pub(super) fn relay_of(&self, family: Family, now: Instant) -> Option<&Relayed> {
+        let relay = if self.relay.family() == family {
+            &self.relay
+        } else {
+            self.second.as_deref()?
+        };
+        (relay.family() == family && relay.expires > now).then_some(relay)
+    }
+
+    /// Whether a peer may send to the client, and be sent to: it has a permission, or a channel of its own.
+    pub(super) fn admits(&self, peer: SocketAddr, now: Instant) -> bool {
+        self.permissions.allows(peer.ip(), now) || self.channels.by_peer(peer, now).is_some()
+    }
+
+    /// The family of the relay that has expired, if the other one has not.
+    pub(super) fn overdue_half(&self, now: Instant) -> Option<Family> {
+        let second = self.second.as_ref()?;
+        match (self.relay.expires <= now, second.expires <= now) {
+            (true, false) => Some(self.relay.family()),
+            (false, true) => Some(second.family()),
+            (true, true) | (false, false) => None,
+        }
+    }
+
+    /// When the first of its relays expires.
+    pub(super) fn deadline(&self) -> Instant {
+        match &self.second {
+            Some(second) => self.relay.expires.min(second.expires),
+            None => self.relay.expires,
+        }
+    }
+
+    /// Takes out the relay of one family, and what hangs on it, if another one remains.
+    pub(super) fn take_relay(&mut self, family: Family) -> Option<Relayed> {
+        let second = self.second.take()?;
+        let taken = if self.relay.family() == family {
+            std::mem::replace(&mut self.relay, *second)
+        } else {
+            *second
+        };
+        self.permissions.retain(|peer| Family::of(peer) != family);
+        self.channels.retain(|peer| Family::of(peer.ip()) != family);
+        Some(taken)
+    }
+}
+
+impl Relayed {
+    pub(super) fn family(&self) -> Family {
+        Family::of(self.address.ip())
+    }
+}
+
+/// The allocations of one machine: one list, an index by client, an index by relay, and when each ends.
+#[derive(Default)]
+pub(super) struct Allocations {
+    list: Slab<Box<Allocation>>,
+    by_client: HashTable<u32>,
+    /// By relay id.
+    by_relay: Vec<Option<AllocationId>>,
+    deadlines: Expiry,
+    hasher: RandomState,
+}
+
+/// Names an allocation while it lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AllocationId(u32);
+
+impl Allocations {
+    /// Adds an allocation for a client that has none.
+    pub(super) fn insert(&mut self, allocation: Allocation) {
+        let hash = self.hasher.hash_one(allocation.client.five_tuple);
+        let key = self.list.insert(Box::new(allocation)) as u32;
+        let (list, hasher) = (&self.list, &self.hasher);
+        self.by_client.insert_unique(hash, key, |&key| {
+            hasher.hash_one(list[key as usize].client.five_tuple)
+        });
+        let id = AllocationId(key);
+        for relay in list[key as usize].relays() {
+            let index = relay.id.0 as usize;
+            if index >= self.by_relay.len() {
+                self.by_relay.resize(index + 1, None);
+            }
+            self.by_relay[index] = Some(id);
+        }
+        self.reschedule(id);
+    }
+
+    /// Takes an allocation out.
+    pub(super) fn remove(&mut self, id: AllocationId) -> Option<Allocation> {
+        let allocation = self.list.try_remove(id.0 as usize)?;
+        let hash = self.hasher.hash_one(allocation.client.five_tuple);
+        if let Ok(entry) = self.by_client.find_entry(hash, |&key| key == id.0) {
+            entry.remove();
+        }
+        for relay in allocation.relays() {
+            self.forget_relay(relay.id);
+        }
+        self.deadlines.remove(id.0);
+        Some(*allocation)
+    }
+
+    /// Forgets which allocation a relay belongs to.
+    pub(super) fn forget_relay(&mut self, relay: RelayId) {
+        if let Some(owner) = self.by_relay.get_mut(relay.0 as usize) {
+            *owner = None;
+        }
+    }
+
+    /// Sets when the allocation is next looked at, after its lifetimes have changed.
+    pub(super) fn reschedule(&mut self, id: AllocationId) {
+        if let Some(allocation) = self.list.get(id.0 as usize) {
+            self.deadlines.set(id.0, allocation.deadline());
+        }
+    }
+
+    /// Takes one allocation off the schedule whose time has come.
+    pub(super) fn pop_overdue(&mut self, now: Instant) -> Option<AllocationId> {
+        self.deadlines.pop(now).map(AllocationId)
+    }
+
+    /// When the first allocation ends.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+
+    #[inline]
+    pub(super) fn by_client(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
+        let hash = self.hasher.hash_one(five_tuple);
+        self.by_client
+            .find(hash, |&key| {
+                self.list[key as usize].client.five_tuple == *five_tuple
+            })
+            .map(|&key| AllocationId(key))
+    }
+
+    #[inline]
+    pub(super) fn by_relay(&self, relay: RelayId) -> Option<AllocationId> {
+        self.by_relay.get(relay.0 as usize).copied().flatten()
+    }
+
+    pub(super) fn get(&self, id: AllocationId) -> Option<&Allocation> {
+        self.list.get(id.0 as usize).map(|allocation| &**allocation)
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, id: AllocationId) -> Option<&mut Allocation> {
+        self.list
+            .get_mut(id.0 as usize)
+            .map(|allocation| &mut **allocation)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Allocation> {
+        self.list.iter().map(|(_, allocation)| &**allocation)
+    }
+
+    pub(super) fn ids(&self) -> Vec<AllocationId> {
+        self.list
+            .iter()
+            .map(|(key, _)| AllocationId(key as u32))
+            .collect()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}

@@ -1,0 +1,208 @@
+//! Long-term credentials (RFC 8489 §9.2.4).
+
+use crate::stun::{Attribute, ErrorCode, Integrity, Key, Message, Method, PasswordAlgorithm};
+
+use super::keys::{Mismatch, has_expired};
+use super::nonce::Origin;
+use super::request::Request;
+use super::response::{self, OFFER};
+use super::server::Server;
+use super::{Cause, OnExpiry, PasswordAlgorithms, Refusal, Verdict};
+
+/// Who sent a request, and how the answer is signed.
+pub(super) struct User<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) key: Key,
+    pub(super) integrity: Integrity,
+    /// When the credentials expire, by the wall clock.
+    pub(super) expiry: u64,
+}
+
+/// Why a request has no user, and so what it is answered.
+pub(super) enum Denial {
+    /// 401 or 438, with what is needed to try again.
+    Challenge(ErrorCode, Refusal),
+    /// 400
+    Incomplete(Refusal),
+    /// Nothing.
+    Silence(Cause),
+}
+
+impl Server {
+    /// Tells whose request it is, by the RFC's checks in the RFC's order.
+    ///
+    /// The nonce is looked at before the integrity, since that is cheaper, and judged after it. One that is not good
+    /// proves nothing of the source address: then the integrity is only computed if the answer can be afforded.
+    pub(super) fn authenticate<'a>(&self, request: &Request<'a>) -> Result<User<'a>, Denial> {
+        let message = &request.message;
+        // 1. No integrity.
+        if !message.has_integrity() {
+            return Err(greet(message));
+        }
+        // 2. Not all that belongs to it.
+        let (Some(name), Some(Ok(_)), Some(Ok(nonce))) =
+            (claimed_name(request), message.realm(), message.nonce())
+        else {
+            return Err(Denial::Incomplete(Refusal::Incomplete));
+        };
+        // 3. Another algorithm than those that were offered with the nonce.
+        let origin = self.nonce_origin(request, nonce);
+        let (algorithm, integrity) = chosen_algorithm(message, origin)?;
+        let fresh = is_fresh(origin, message.method());
+        if !fresh && !self.affords_stranger(request) {
+            return Err(Denial::Silence(Cause::ReplyBudget));
+        }
+        // 4, 5. No such user, or not the user's key.
+        let unauthenticated = |refusal| Denial::Challenge(ErrorCode::UNAUTHENTICATED, refusal);
+        let key = self
+            .verify(request, name, algorithm)
+            .map_err(|mismatch| match mismatch {
+                Mismatch::User => unauthenticated(Refusal::UnknownUser),
+                Mismatch::Integrity => unauthenticated(Refusal::Integrity),
+            })?;
+        let expiry = request.settings.users.expiry(name);
+        if has_expired(expiry, request.now) && judges_expiry(request) {
+            return Err(unauthenticated(Refusal::Expired));
+        }
+        // 6. A nonce that is too old or somebody else's.
+        if !fresh {
+            let refusal = Refusal::StaleNonce;
+            return Err(Denial::Challenge(ErrorCode::STALE_NONCE, refusal));
+        }
+        Ok(User {
+            name,
+            key,
+            integrity,
+            expiry,
+        })
+    }
+
+    /// Answers a request that has no user.
+    pub(super) fn deny(
+        &mut self,
+        denial: &Denial,
+        request: &Request<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Verdict {
+        if let Denial::Silence(cause) = *denial {
+            return Verdict::Drop(cause);
+        }
+        if !self.pay_for_stranger(request) {
+            return Verdict::Drop(Cause::ReplyBudget);
+        }
+        Verdict::Reply(match *denial {
+            Denial::Challenge(code, refusal) => {
+                let offered =
+                    request.settings.password_algorithms == PasswordAlgorithms::Sha256AndMd5;
+                let nonce = self.nonce(request, offered);
+                response::challenge(request, code, refusal, &nonce, reply)
+            }
+            Denial::Incomplete(refusal) => response::incomplete(request, refusal, reply),
+            Denial::Silence(cause) => return Verdict::Drop(cause),
+        })
+    }
+
+    /// The key that signed a request: the one its allocation was made with, or one that is looked up.
+    ///
+    /// A look-up tries every shared secret and derives a key for each, so it is spared where it cannot tell more: not
+    /// for Allocate, and not where a change of the users has to be noticed.
+    fn verify(
+        &self,
+        request: &Request<'_>,
+        name: &[u8],
+        algorithm: PasswordAlgorithm,
+    ) -> Result<Key, Mismatch> {
+        let message = &request.message;
+        let known = self
+            .allocation(request.from)
+            .map(|allocation| &allocation.owner)
+            .filter(|owner| {
+                message.method() != Method::ALLOCATE
+                    && *owner.username == *name
+                    && owner.key.algorithm() == algorithm
+                    && (self.is_current(owner.settings) || !judges_expiry(request))
+            });
+        match known {
+            Some(owner) if message.verify(&owner.key) => Ok(owner.key.clone()),
+            Some(_) => Err(Mismatch::Integrity),
+            None => request.settings.users.verify(message, name, algorithm),
+        }
+    }
+}
+
+/// What becomes of a request without credentials. One that is smaller than any client's is only sent to be reflected.
+fn greet(message: &Message<'_>) -> Denial {
+    let too_small = match message.method() {
+        Method::ALLOCATE => message.get(Attribute::REQUESTED_TRANSPORT).is_none(),
+        _ => message.attributes().next().is_none(),
+    };
+    if too_small {
+        Denial::Silence(Cause::TooSmall)
+    } else {
+        Denial::Challenge(ErrorCode::UNAUTHENTICATED, Refusal::NoIntegrity)
+    }
+}
+
+/// The name in USERNAME, or the one that USERHASH stands for.
+fn claimed_name<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
+    if let Some(name) = request.message.username() {
+        return name.ok();
+    }
+    let hash = request.message.userhash()?.ok()?;
+    // A hash that stands for nobody goes on as the name of nobody, and takes as long.
+    Some(request.settings.users.resolve(hash).unwrap_or(hash))
+}
+
+/// The algorithm of the key, and the integrity of the answer \[A1\].
+///
+/// What was offered is known from the nonce, not from the settings, which may have changed since. If the nonce is not
+/// ours, the client's word is taken: it is about to be told a new nonce.
+fn chosen_algorithm(
+    message: &Message<'_>,
+    origin: Origin,
+) -> Result<(PasswordAlgorithm, Integrity), Denial> {
+    let default = (PasswordAlgorithm::Md5, Integrity::Sha1);
+    let choice = message.password_algorithm();
+    match origin {
+        Origin::Ours { offered: true, .. } => match (message.password_algorithms(), choice) {
+            (None, None) => Ok(default),
+            (Some(list), Some(Ok(choice))) if *list == OFFER => Ok((choice, Integrity::Sha256)),
+            _ => Err(Denial::Incomplete(Refusal::Algorithm)),
+        },
+        Origin::Ours { offered: false, .. } => Ok(default),
+        Origin::Foreign => match choice {
+            Some(Ok(choice)) => Ok((choice, Integrity::Sha256)),
+            Some(Err(_)) | None => Ok(default),
+        },
+    }
+}
+
+/// Whether a nonce is good enough for a request.
+///
+/// An Allocate is allowed an older one: some clients take a 438 there for the end, and at any other request for what
+/// it is.
+fn is_fresh(origin: Origin, method: Method) -> bool {
+    let oldest = match method {
+        Method::ALLOCATE => 2 * NONCE_LIFETIME,
+        _ => NONCE_LIFETIME,
+    };
+    match origin {
+        Origin::Ours { age, .. } => (-CLOCK_SKEW..=oldest).contains(&age),
+        Origin::Foreign => false,
+    }
+}
+
+/// Whether it matters for a request that credentials have expired.
+fn judges_expiry(request: &Request<'_>) -> bool {
+    match request.message.method() {
+        Method::ALLOCATE => true,
+        Method::REFRESH => request.settings.on_expiry != OnExpiry::New,
+        _ => false,
+    }
+}
+
+/// RFC 8656 §5: a nonce expires at least once an hour. In seconds.
+const NONCE_LIFETIME: i32 = 3600;
+
+/// How far the clock of another server may be ahead. In seconds.
+const CLOCK_SKEW: i32 = 60;

@@ -1,0 +1,153 @@
+//! Channels (RFC 8656 §12).
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::stun::ChannelNumber;
+
+use super::authenticate::User;
+use super::request::Request;
+use super::response::{Reject, Success};
+use super::server::Server;
+use super::{Family, Relays};
+
+impl Server {
+    /// RFC 8656 §12.2.
+    pub(super) fn channel_bind(
+        &mut self,
+        request: &Request<'_>,
+        user: &User<'_>,
+        relays: &impl Relays,
+    ) -> Result<Success, Reject> {
+        let settings = request.settings;
+        let now = request.now.instant;
+        let allocation = self.allocation_of(request, user)?;
+
+        let number = request.channel_number()?;
+        let peer = request.peer()?;
+        if peer.port() == 0 || allocation.channels.conflict(number, peer, now) {
+            return Err(Reject::BadRequest);
+        }
+        allocation
+            .relay_of(Family::of(peer.ip()), now)
+            .ok_or(Reject::PeerFamily)?;
+        settings.peers.judge(peer, relays)?;
+
+        allocation
+            .channels
+            .reserve(number, now, settings.limits.channels)?;
+        allocation.permissions.install(
+            std::iter::once(peer.ip()),
+            now,
+            settings.limits.permissions,
+        )?;
+        allocation.channels.bind(number, peer, now);
+        Ok(Success::Done)
+    }
+}
+
+/// The channels of an allocation: one list, searched both ways.
+#[derive(Debug, Default)]
+pub(super) struct Channels {
+    /// Sorted by number.
+    list: Vec<Channel>,
+    /// Places in the list, sorted by the peers there.
+    by_peer: Vec<u16>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    number: ChannelNumber,
+    peer: SocketAddr,
+    expires: Instant,
+}
+
+impl Channels {
+    /// The peer that a channel leads to.
+    #[inline]
+    pub(super) fn by_number(&self, number: ChannelNumber, now: Instant) -> Option<SocketAddr> {
+        let channel = &self.list[self.find(number).ok()?];
+        (channel.expires > now).then_some(channel.peer)
+    }
+
+    /// The channel that leads to a peer.
+    #[inline]
+    pub(super) fn by_peer(&self, peer: SocketAddr, now: Instant) -> Option<ChannelNumber> {
+        let place = self
+            .by_peer
+            .binary_search_by(|&place| self.list[usize::from(place)].peer.cmp(&peer))
+            .ok()?;
+        let channel = &self.list[usize::from(self.by_peer[place])];
+        (channel.expires > now).then_some(channel.number)
+    }
+
+    /// Whether the number leads to another peer already, or the peer has another number.
+    pub(super) fn conflict(&self, number: ChannelNumber, peer: SocketAddr, now: Instant) -> bool {
+        self.by_number(number, now)
+            .is_some_and(|bound| bound != peer)
+            || self.by_peer(peer, now).is_some_and(|bound| bound != number)
+    }
+
+    /// Makes sure that a channel can be bound.
+    ///
+    /// # Errors
+    /// [`Reject::Capacity`] if there are `limit` others.
+    pub(super) fn reserve(
+        &mut self,
+        number: ChannelNumber,
+        now: Instant,
+        limit: usize,
+    ) -> Result<(), Reject> {
+        self.list.retain(|channel| channel.expires > now);
+        self.sort_by_peer();
+        if self.find(number).is_err() && self.list.len() >= limit {
+            return Err(Reject::Capacity);
+        }
+        Ok(())
+    }
+
+    /// Binds a channel, or refreshes it. The caller knows that there is no conflict.
+    pub(super) fn bind(&mut self, number: ChannelNumber, peer: SocketAddr, now: Instant) {
+        let channel = Channel {
+            number,
+            peer,
+            expires: now + LIFETIME,
+        };
+        match self.find(number) {
+            Ok(place) => self.list[place] = channel,
+            Err(place) => self.list.insert(place, channel),
+        }
+        self.sort_by_peer();
+    }
+
+    /// Drops the channels of all peers but those `keep` names.
+    pub(super) fn retain(&mut self, keep: impl Fn(SocketAddr) -> bool) {
+        self.list.retain(|channel| keep(channel.peer));
+        self.sort_by_peer();
+    }
+
+    /// How many have not expired.
+    pub(super) fn live(&self, now: Instant) -> usize {
+        self.list
+            .iter()
+            .filter(|channel| channel.expires > now)
+            .count()
+    }
+
+    fn find(&self, number: ChannelNumber) -> Result<usize, usize> {
+        self.list
+            .binary_search_by(|channel| channel.number.cmp(&number))
+    }
+
+    /// Puts the second order right after the list has changed. No more places than channel numbers: 0x1000.
+    fn sort_by_peer(&mut self) {
+        let list = &self.list;
+        self.by_peer.clear();
+        self.by_peer.extend(0..list.len() as u16);
+        self.by_peer
+            .sort_unstable_by_key(|&place| list[usize::from(place)].peer);
+    }
+}
+
+/// RFC 8656 §12.
+const LIFETIME: Duration = Duration::from_secs(600);

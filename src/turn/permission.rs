@@ -1,0 +1,115 @@
+//! Permissions (RFC 8656 §9 and §10).
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::authenticate::User;
+use super::request::Request;
+use super::response::{Reject, Success};
+use super::server::Server;
+use super::{Family, Relays};
+
+impl Server {
+    /// RFC 8656 §10.2. All of the permissions are installed, or none.
+    pub(super) fn create_permission(
+        &mut self,
+        request: &Request<'_>,
+        user: &User<'_>,
+        relays: &impl Relays,
+    ) -> Result<Success, Reject> {
+        let settings = request.settings;
+        let now = request.now.instant;
+        let allocation = self.allocation_of(request, user)?;
+
+        let mut peers = Vec::new();
+        for peer in request.message.xor_peer_addresses() {
+            peers.push(peer.map_err(|_| Reject::BadRequest)?);
+        }
+        if peers.is_empty() {
+            return Err(Reject::BadRequest);
+        }
+        for peer in &peers {
+            allocation
+                .relay_of(Family::of(peer.ip()), now)
+                .ok_or(Reject::PeerFamily)?;
+        }
+        for &peer in &peers {
+            settings.peers.judge(peer, relays)?;
+        }
+        let peers = peers.iter().map(|peer| peer.ip());
+        allocation
+            .permissions
+            .install(peers, now, settings.limits.permissions)?;
+        Ok(Success::Done)
+    }
+}
+
+/// The permissions of an allocation, sorted by address.
+#[derive(Debug, Default)]
+pub(super) struct Permissions(Vec<Permission>);
+
+#[derive(Debug)]
+struct Permission {
+    peer: IpAddr,
+    expires: Instant,
+}
+
+impl Permissions {
+    /// Whether a peer may be heard.
+    #[inline]
+    pub(super) fn allows(&self, peer: IpAddr, now: Instant) -> bool {
+        self.find(peer)
+            .is_ok_and(|place| self.0[place].expires > now)
+    }
+
+    /// Installs or refreshes the permissions of all `peers`, or changes nothing.
+    ///
+    /// # Errors
+    /// [`Reject::Capacity`] if there would be more than `limit`.
+    pub(super) fn install(
+        &mut self,
+        peers: impl Iterator<Item = IpAddr> + Clone,
+        now: Instant,
+        limit: usize,
+    ) -> Result<(), Reject> {
+        self.0.retain(|permission| permission.expires > now);
+        let mut fresh: Vec<IpAddr> = peers
+            .clone()
+            .filter(|&peer| self.find(peer).is_err())
+            .collect();
+        fresh.sort_unstable();
+        fresh.dedup();
+        if self.0.len() + fresh.len() > limit {
+            return Err(Reject::Capacity);
+        }
+        let expires = now + LIFETIME;
+        for peer in peers {
+            match self.find(peer) {
+                Ok(place) => self.0[place].expires = expires,
+                Err(place) => self.0.insert(place, Permission { peer, expires }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the permissions of all peers but those `keep` names.
+    pub(super) fn retain(&mut self, keep: impl Fn(IpAddr) -> bool) {
+        self.0.retain(|permission| keep(permission.peer));
+    }
+
+    /// How many have not expired.
+    pub(super) fn live(&self, now: Instant) -> usize {
+        self.0
+            .iter()
+            .filter(|permission| permission.expires > now)
+            .count()
+    }
+
+    fn find(&self, peer: IpAddr) -> Result<usize, usize> {
+        self.0
+            .binary_search_by(|permission| permission.peer.cmp(&peer))
+    }
+}
+
+/// RFC 8656 §9.
+const LIFETIME: Duration = Duration::from_secs(300);

@@ -1,0 +1,126 @@
+//! The data path: ChannelData and Send towards a peer, and whatever a peer sends back.
+
+use std::net::SocketAddr;
+
+use rand::Rng;
+
+use crate::stun::{ChannelData, Message, TransactionId, data_indication_head};
+
+use super::server::Server;
+use super::{Cause, Client, Family, Head, Now, RelayId, Verdict};
+
+impl Server {
+    /// RFC 8656 §12.6.
+    pub(super) fn channel_data(&mut self, now: Now, from: Client, bytes: &[u8]) -> Verdict {
+        let Some(data) = ChannelData::parse(bytes) else {
+            return Verdict::Drop(Cause::Malformed);
+        };
+        let Some(allocation) = self.allocation_mut(from) else {
+            return Verdict::Drop(Cause::NoAllocation);
+        };
+        let Some(peer) = allocation.channels.by_number(data.number, now.instant) else {
+            return Verdict::Drop(Cause::NoChannel);
+        };
+        let Some(relay) = allocation.relay_of(Family::of(peer.ip()), now.instant) else {
+            return Verdict::Drop(Cause::NoAllocation);
+        };
+        let relay = relay.id;
+        allocation.to_peer.add(data.body.len());
+        Verdict::ToPeer {
+            relay,
+            peer,
+            body: data.body,
+            dont_fragment: false,
+        }
+    }
+
+    /// RFC 8656 §11.2. Indications are not authenticated: the permission is what counts.
+    pub(super) fn send(&mut self, now: Now, from: Client, message: &Message<'_>) -> Verdict {
+        let Some(allocation) = self.allocation_mut(from) else {
+            return Verdict::Drop(Cause::NoAllocation);
+        };
+        let (Some(Ok(peer)), Some(body)) = (message.xor_peer_address(), message.data()) else {
+            return Verdict::Drop(Cause::BadIndication);
+        };
+        if message.unknown_required().next().is_some() {
+            return Verdict::Drop(Cause::BadIndication);
+        }
+        let family = Family::of(peer.ip());
+        let relay = allocation.relay_of(family, now.instant);
+        let Some(relay) = relay.filter(|_| peer.port() != 0) else {
+            return Verdict::Drop(Cause::UnreachablePeer);
+        };
+        let relay = relay.id;
+        if !allocation.admits(peer, now.instant) {
+            return Verdict::Drop(Cause::NoPermission);
+        }
+        allocation.to_peer.add(body.len());
+        Verdict::ToPeer {
+            relay,
+            peer,
+            body,
+            dont_fragment: family == Family::V4 && message.dont_fragment(),
+        }
+    }
+
+    /// Takes in a datagram of `len` bytes that `peer` sent to a relay.
+    ///
+    /// It goes to the client through the channel that is bound to exactly this peer, otherwise as a Data indication
+    /// (RFC 8656 §11.3, §12.7).
+    pub fn peer_input(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: SocketAddr,
+        len: usize,
+    ) -> Verdict {
+        let owner = self.allocations.by_relay(relay);
+        let Some(allocation) = owner.and_then(|id| self.allocations.get_mut(id)) else {
+            return Verdict::Drop(Cause::UnknownRelay);
+        };
+        if allocation
+            .relay_of(Family::of(peer.ip()), now.instant)
+            .is_none()
+        {
+            return Verdict::Drop(Cause::UnknownRelay);
+        }
+        let to = allocation.client;
+        let (head, pad) = if let Some(channel) = allocation.channels.by_peer(peer, now.instant) {
+            let Ok(length) = u16::try_from(len) else {
+                return Verdict::Drop(Cause::TooLarge);
+            };
+            let pad = if to.five_tuple.transport.is_stream() {
+                padding(len)
+            } else {
+                0
+            };
+            (Head::of(channel.header(length)), pad)
+        } else if allocation.permissions.allows(peer.ip(), now.instant) {
+            let id = TransactionId(random(&mut self.random));
+            let Some(head) = Head::build(|head| data_indication_head(id, peer, len, head)) else {
+                return Verdict::Drop(Cause::TooLarge);
+            };
+            (head, padding(len))
+        } else {
+            return Verdict::Drop(Cause::NoPermission);
+        };
+        allocation.to_client.add(len);
+        Verdict::ToClient {
+            to,
+            head,
+            body: 0..len,
+            pad,
+        }
+    }
+}
+
+fn random<const N: usize>(random: &mut impl Rng) -> [u8; N] {
+    let mut bytes = [0; N];
+    random.fill_bytes(&mut bytes);
+    bytes
+}
+
+/// How many bytes follow `len` bytes to make a multiple of 4.
+fn padding(len: usize) -> usize {
+    len.wrapping_neg() & 3
+}

@@ -1,0 +1,94 @@
+//! A request, and what its handlers ask of it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::stun::{Attribute, ChannelNumber, Malformed, Message};
+
+use super::response::Reject;
+use super::{Client, Family, Now, OnExpiry, ReservationToken, Settings, keys};
+
+/// A request: the message, who sent it, when, and the settings it is judged by.
+///
+/// Each question is answered, or is the reason for a 400.
+pub(super) struct Request<'a> {
+    pub(super) now: Now,
+    pub(super) from: Client,
+    pub(super) message: Message<'a>,
+    pub(super) settings: &'a Settings,
+}
+
+impl Request<'_> {
+    /// How long the allocation should live, in seconds.
+    pub(super) fn lifetime(&self) -> Result<Option<u32>, Reject> {
+        optional(self.message.lifetime())
+    }
+
+    /// How long the allocation shall live: what is asked for, within bounds, and no longer than the credentials if
+    /// these end it \[T1\].
+    pub(super) fn granted_lifetime(&self, expiry: u64) -> Result<Duration, Reject> {
+        let asked = self.lifetime()?.unwrap_or(0);
+        let granted = Duration::from_secs(asked.into())
+            .max(DEFAULT_LIFETIME)
+            .min(self.settings.max_lifetime);
+        Ok(match self.settings.on_expiry {
+            OnExpiry::Cut => granted.min(keys::until_expiry(expiry, self.now)),
+            OnExpiry::New | OnExpiry::Refresh => granted,
+        })
+    }
+
+    /// The one peer it is about.
+    pub(super) fn peer(&self) -> Result<SocketAddr, Reject> {
+        optional(self.message.xor_peer_address())?.ok_or(Reject::BadRequest)
+    }
+
+    /// The channel it is about.
+    pub(super) fn channel_number(&self) -> Result<ChannelNumber, Reject> {
+        optional(self.message.channel_number())?
+            .and_then(ChannelNumber::new)
+            .ok_or(Reject::BadRequest)
+    }
+
+    /// The protocol that is wanted between relay and peer, by its IP protocol number.
+    pub(super) fn requested_transport(&self) -> Result<u8, Reject> {
+        optional(self.message.requested_transport())?.ok_or(Reject::BadRequest)
+    }
+
+    /// The one family that is wanted. `unsupported` is the answer for a family that is not one of IP's.
+    pub(super) fn requested_family(&self, unsupported: Reject) -> Result<Option<Family>, Reject> {
+        match optional(self.message.requested_address_family())? {
+            Some(number) => Family::from_number(number).ok_or(unsupported).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether an IPv6 relay is wanted beside the IPv4 one.
+    pub(super) fn wants_both_families(&self) -> Result<bool, Reject> {
+        match optional(self.message.additional_address_family())? {
+            Some(2) => Ok(true),
+            Some(_) => Err(Reject::BadRequest),
+            None => Ok(false),
+        }
+    }
+
+    /// Whether an even port is wanted, and if so, whether the next one shall be held.
+    pub(super) fn even_port(&self) -> Result<Option<bool>, Reject> {
+        optional(self.message.even_port())
+    }
+
+    /// The name of a held port.
+    pub(super) fn reservation_token(&self) -> Result<Option<ReservationToken>, Reject> {
+        Ok(optional(self.message.reservation_token())?.map(ReservationToken))
+    }
+
+    pub(super) fn has(&self, attribute: Attribute) -> bool {
+        self.message.get(attribute).is_some()
+    }
+}
+
+fn optional<T>(value: Option<Result<T, Malformed>>) -> Result<Option<T>, Reject> {
+    value.transpose().map_err(|Malformed| Reject::BadRequest)
+}
+
+/// RFC 8656 §3.2.
+const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);

@@ -1,0 +1,217 @@
+//! What becomes of a request, and the only code that writes answers.
+
+use std::net::SocketAddr;
+
+use crate::stun::{AddressError, Attribute, Class, ErrorCode, Method, PasswordAlgorithm, Writer};
+
+use super::authenticate::User;
+use super::nonce::Nonce;
+use super::request::Request;
+use super::{Family, PasswordAlgorithms, Refusal, Reply, ReservationToken};
+
+/// A request that was carried out.
+#[derive(Debug)]
+pub(super) enum Success {
+    /// Allocate.
+    Allocated(Allocated),
+    /// Refresh: the seconds that are left.
+    Refreshed(u32),
+    /// CreatePermission and ChannelBind, which have nothing to tell.
+    Done,
+}
+
+/// What a client is told of its allocation.
+#[derive(Debug)]
+pub(super) struct Allocated {
+    pub(super) relay: SocketAddr,
+    pub(super) second: Option<SocketAddr>,
+    pub(super) lifetime: u32,
+    pub(super) reserved: Option<ReservationToken>,
+    /// Which of two families could not be had, and why.
+    pub(super) lacks: Option<(Family, ErrorCode)>,
+}
+
+/// An authenticated request that was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reject {
+    /// 400
+    BadRequest,
+    /// 403
+    Forbidden,
+    /// 420, with what the request has of unknown attributes.
+    UnknownAttributes,
+    /// 437
+    AllocationMismatch,
+    /// 440
+    AddressFamily,
+    /// 441
+    WrongCredentials,
+    /// 442
+    TransportProtocol,
+    /// 443
+    PeerFamily,
+    /// 486
+    Quota,
+    /// 508
+    Capacity,
+}
+
+impl Reject {
+    fn code(self) -> ErrorCode {
+        match self {
+            Self::BadRequest => ErrorCode::BAD_REQUEST,
+            Self::Forbidden => ErrorCode::FORBIDDEN,
+            Self::UnknownAttributes => ErrorCode::UNKNOWN_ATTRIBUTE,
+            Self::AllocationMismatch => ErrorCode::ALLOCATION_MISMATCH,
+            Self::AddressFamily => ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED,
+            Self::WrongCredentials => ErrorCode::WRONG_CREDENTIALS,
+            Self::TransportProtocol => ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL,
+            Self::PeerFamily => ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
+            Self::Quota => ErrorCode::ALLOCATION_QUOTA_REACHED,
+            Self::Capacity => ErrorCode::INSUFFICIENT_CAPACITY,
+        }
+    }
+}
+
+/// The answer to an authenticated request, signed with the key that authenticated it, whatever it says.
+pub(super) fn signed(
+    outcome: &Result<Success, Reject>,
+    request: &Request<'_>,
+    user: &User<'_>,
+    reply: &mut Vec<u8>,
+) -> Reply {
+    let (class, code) = match outcome {
+        Ok(_) => (Class::Success, 0),
+        Err(reject) => (Class::Error, reject.code().0),
+    };
+    let mut writer = begin(request, class, reply);
+    match outcome {
+        Ok(success) => put_success(success, request, &mut writer),
+        Err(reject) => {
+            writer.error(reject.code(), reject.code().reason());
+            if *reject == Reject::UnknownAttributes {
+                writer.unknown_attributes(request.message.unknown_required());
+            }
+        }
+    }
+    if matches!(request.message.method(), Method::ALLOCATE | Method::REFRESH)
+        && let Some(software) = &request.settings.software
+    {
+        writer.bytes(Attribute::SOFTWARE, software.as_bytes());
+    }
+    writer.finish_with_integrity(&user.key, user.integrity);
+    Reply {
+        to: request.from,
+        method: request.message.method(),
+        code,
+        refusal: matches!(outcome, Err(Reject::WrongCredentials)).then_some(Refusal::WrongUser),
+        authenticated: true,
+    }
+}
+
+/// The answer to a request that did not authenticate, with what the client needs to try again. As short as can be:
+/// anybody can have it sent to anybody.
+pub(super) fn challenge(
+    request: &Request<'_>,
+    code: ErrorCode,
+    refusal: Refusal,
+    nonce: &Nonce,
+    reply: &mut Vec<u8>,
+) -> Reply {
+    let mut writer = begin(request, Class::Error, reply);
+    writer
+        .error(code, "")
+        .bytes(Attribute::REALM, request.settings.users.realm().as_bytes())
+        .bytes(Attribute::NONCE, nonce.as_bytes());
+    if request.settings.password_algorithms == PasswordAlgorithms::Sha256AndMd5 {
+        writer.bytes(Attribute::PASSWORD_ALGORITHMS, &OFFER);
+    }
+    writer.finish();
+    unauthenticated(request, code.0, Some(refusal))
+}
+
+/// The answer to a request whose credentials are incomplete (400): without anything.
+pub(super) fn incomplete(request: &Request<'_>, refusal: Refusal, reply: &mut Vec<u8>) -> Reply {
+    let code = ErrorCode::BAD_REQUEST;
+    let mut writer = begin(request, Class::Error, reply);
+    writer.error(code, "");
+    writer.finish();
+    unauthenticated(request, code.0, Some(refusal))
+}
+
+/// The answer to a Binding request, which nobody authenticates: the address it came from, or what it asks that is
+/// not understood.
+pub(super) fn binding(request: &Request<'_>, reply: &mut Vec<u8>) -> Reply {
+    if request.message.unknown_required().next().is_some() {
+        let code = ErrorCode::UNKNOWN_ATTRIBUTE;
+        let mut writer = begin(request, Class::Error, reply);
+        writer
+            .error(code, "")
+            .unknown_attributes(request.message.unknown_required());
+        writer.finish();
+        return unauthenticated(request, code.0, None);
+    }
+    let mut writer = begin(request, Class::Success, reply);
+    writer.xor_address(
+        Attribute::XOR_MAPPED_ADDRESS,
+        request.from.five_tuple.client,
+    );
+    writer.finish();
+    unauthenticated(request, 0, None)
+}
+
+/// The value of PASSWORD-ALGORITHMS: SHA-256 before MD5.
+pub(super) const OFFER: [u8; 8] = {
+    let [a, b, c, d] = PasswordAlgorithm::Sha256.entry();
+    let [e, f, g, h] = PasswordAlgorithm::Md5.entry();
+    [a, b, c, d, e, f, g, h]
+};
+
+fn put_success(success: &Success, request: &Request<'_>, writer: &mut Writer<'_>) {
+    match success {
+        Success::Allocated(allocated) => {
+            for &relay in std::iter::once(&allocated.relay).chain(&allocated.second) {
+                writer.xor_address(Attribute::XOR_RELAYED_ADDRESS, relay);
+            }
+            writer
+                .u32(Attribute::LIFETIME, allocated.lifetime)
+                .xor_address(
+                    Attribute::XOR_MAPPED_ADDRESS,
+                    request.from.five_tuple.client,
+                );
+            if let Some(token) = allocated.reserved {
+                writer.bytes(Attribute::RESERVATION_TOKEN, &token.0);
+            }
+            if let Some((family, code)) = allocated.lacks {
+                writer.address_error(AddressError {
+                    family: family.number(),
+                    code,
+                    reason: code.reason(),
+                });
+            }
+        }
+        Success::Refreshed(lifetime) => {
+            writer.u32(Attribute::LIFETIME, *lifetime);
+        }
+        Success::Done => {}
+    }
+}
+
+fn begin<'r>(request: &Request<'_>, class: Class, reply: &'r mut Vec<u8>) -> Writer<'r> {
+    Writer::new(
+        reply,
+        class,
+        request.message.method(),
+        request.message.transaction_id(),
+    )
+}
+
+fn unauthenticated(request: &Request<'_>, code: u16, refusal: Option<Refusal>) -> Reply {
+    Reply {
+        to: request.from,
+        method: request.message.method(),
+        code,
+        refusal,
+        authenticated: false,
+    }
+}
