@@ -336,3 +336,276 @@ mod shape {
         PasswordAlgorithm::read(value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stun::{Class, Method, TransactionId, Writer};
+
+    /// Writes one message, parses it and asks `then`.
+    fn round_trip(write: impl FnOnce(&mut Writer<'_>), then: impl FnOnce(Message<'_>)) {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(
+            &mut bytes,
+            Class::Request,
+            Method::ALLOCATE,
+            TransactionId([3; 12]),
+        );
+        write(&mut writer);
+        writer.finish();
+        then(Message::parse(&bytes).unwrap());
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_each_number_is_known() {
+        assert!(Attribute::ALL.is_sorted_by(|a, b| a < b));
+        for number in 0..=u16::MAX {
+            assert_eq!(
+                Attribute(number).is_known(),
+                Attribute::ALL.contains(&Attribute(number))
+            );
+        }
+    }
+
+    #[test]
+    fn names_are_the_rfcs() {
+        assert_eq!(Attribute::XOR_PEER_ADDRESS.to_string(), "XOR-PEER-ADDRESS");
+        assert_eq!(
+            Attribute::MESSAGE_INTEGRITY_SHA256.to_string(),
+            "MESSAGE-INTEGRITY-SHA256"
+        );
+        assert_eq!(Attribute(0xFF05).to_string(), "0xFF05");
+    }
+
+    #[test]
+    fn a_client_s_logging_id_is_optional_and_unknown() {
+        let logging_id = Attribute(0xFF05);
+        assert!(!logging_id.is_known() && !logging_id.is_required());
+    }
+
+    #[test]
+    fn what_is_absent_is_none() {
+        round_trip(
+            |_| {},
+            |message| {
+                assert_eq!(message.username(), None);
+                assert_eq!(message.xor_peer_addresses().count(), 0);
+                assert_eq!(message.data(), None);
+                assert!(!message.dont_fragment());
+            },
+        );
+    }
+
+    #[test]
+    fn numbers_are_read_as_written() {
+        round_trip(
+            |writer| {
+                writer
+                    .u32(Attribute::LIFETIME, 0xDEAD_BEEF)
+                    .u32(Attribute::CONNECTION_ID, 7)
+                    .u16(Attribute::CHANNEL_NUMBER, 0x4FFF)
+                    .u16(Attribute::RESPONSE_PORT, 65_535)
+                    .u8(Attribute::REQUESTED_TRANSPORT, 17)
+                    .u8(Attribute::REQUESTED_ADDRESS_FAMILY, 2)
+                    .u8(Attribute::ADDITIONAL_ADDRESS_FAMILY, 9)
+                    .even_port(true)
+                    .flag(Attribute::DONT_FRAGMENT);
+            },
+            |message| {
+                assert_eq!(message.lifetime(), Some(Ok(0xDEAD_BEEF)));
+                assert_eq!(message.connection_id(), Some(Ok(7)));
+                assert_eq!(message.channel_number(), Some(Ok(0x4FFF)));
+                assert_eq!(message.response_port(), Some(Ok(65_535)));
+                assert_eq!(message.requested_transport(), Some(Ok(17)));
+                assert_eq!(message.requested_address_family(), Some(Ok(2)));
+                assert_eq!(message.additional_address_family(), Some(Ok(9)));
+                assert_eq!(message.even_port(), Some(Ok(true)));
+                assert!(message.dont_fragment());
+                assert_eq!(message.get(Attribute::DONT_FRAGMENT), Some(&[][..]));
+            },
+        );
+    }
+
+    #[test]
+    fn p2_all_peers_are_read_in_order_and_broken_ones_are_told() {
+        let peers: [SocketAddr; 2] = [
+            "192.0.2.1:9".parse().unwrap(),
+            "[2001:db8::1]:10".parse().unwrap(),
+        ];
+        round_trip(
+            |writer| {
+                writer.xor_address(Attribute::XOR_PEER_ADDRESS, peers[0]);
+                writer.bytes(Attribute::XOR_PEER_ADDRESS, &[0, 1, 2]);
+                writer.xor_address(Attribute::XOR_PEER_ADDRESS, peers[1]);
+            },
+            |message| {
+                let all: Vec<_> = message.xor_peer_addresses().collect();
+                assert_eq!(all, [Ok(peers[0]), Err(Malformed), Ok(peers[1])]);
+                assert_eq!(message.xor_peer_address(), Some(Ok(peers[0])));
+            },
+        );
+    }
+
+    #[test]
+    fn addresses_that_repeat_are_read_in_order() {
+        let both: [SocketAddr; 2] = [
+            "192.0.2.1:9".parse().unwrap(),
+            "[2001:db8::1]:10".parse().unwrap(),
+        ];
+        round_trip(
+            |writer| {
+                for address in both {
+                    writer.xor_address(Attribute::XOR_RELAYED_ADDRESS, address);
+                    writer.address(Attribute::ALTERNATE_SERVER, address);
+                }
+            },
+            |message| {
+                assert!(message.xor_relayed_addresses().eq(both.map(Ok)));
+                assert!(message.alternate_servers().eq(both.map(Ok)));
+                assert_eq!(message.alternate_server(), Some(Ok(both[0])));
+            },
+        );
+    }
+
+    #[test]
+    fn a9_the_algorithms_of_a_request_are_read() {
+        let offered = PasswordAlgorithm::list(&[PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5]);
+        round_trip(
+            |writer| {
+                writer
+                    .bytes(Attribute::PASSWORD_ALGORITHMS, &offered)
+                    .password_algorithm(PasswordAlgorithm::Sha256);
+            },
+            |message| {
+                assert_eq!(message.password_algorithms(), Some(&offered[..]));
+                assert_eq!(
+                    message.password_algorithm(),
+                    Some(Ok(PasswordAlgorithm::Sha256))
+                );
+            },
+        );
+    }
+
+    #[test]
+    fn errors_are_read_as_written() {
+        let of_family = AddressError {
+            family: 2,
+            code: ErrorCode::INSUFFICIENT_CAPACITY,
+            reason: "full",
+        };
+        round_trip(
+            |writer| {
+                writer
+                    .error(
+                        ErrorCode::UNKNOWN_ATTRIBUTE,
+                        ErrorCode::UNKNOWN_ATTRIBUTE.reason(),
+                    )
+                    .unknown_attributes(
+                        [Attribute(0x7000), Attribute(0x7001), Attribute(0x7002)].into_iter(),
+                    )
+                    .address_error(of_family);
+            },
+            |message| {
+                assert_eq!(
+                    message.error_code(),
+                    Some(Ok((ErrorCode::UNKNOWN_ATTRIBUTE, "Unknown Attribute")))
+                );
+                assert!(
+                    message
+                        .unknown_attributes()
+                        .eq([0x7000, 0x7001, 0x7002].map(Attribute))
+                );
+                assert_eq!(message.address_error_code(), Some(Ok(of_family)));
+            },
+        );
+    }
+
+    #[test]
+    fn d4_icmp_type_and_code_are_a_byte_each_behind_two_reserved_ones() {
+        let too_big = Icmp {
+            kind: 3,
+            code: 4,
+            data: 1280,
+        };
+        round_trip(
+            |writer| {
+                writer.icmp(too_big);
+            },
+            |message| {
+                assert_eq!(
+                    message.get(Attribute::ICMP),
+                    Some(&[0, 0, 3, 4, 0, 0, 5, 0][..])
+                );
+                assert_eq!(message.icmp(), Some(Ok(too_big)));
+            },
+        );
+    }
+
+    #[test]
+    fn change_request_has_two_flags() {
+        for (ip, port, wire) in [
+            (false, false, 0),
+            (false, true, 2),
+            (true, false, 4),
+            (true, true, 6),
+        ] {
+            round_trip(
+                |writer| {
+                    writer.change_request(ChangeRequest { ip, port });
+                },
+                |message| {
+                    assert_eq!(
+                        message.get(Attribute::CHANGE_REQUEST),
+                        Some(&[0, 0, 0, wire][..])
+                    );
+                    assert_eq!(
+                        message.change_request(),
+                        Some(Ok(ChangeRequest { ip, port }))
+                    );
+                },
+            );
+        }
+    }
+
+    #[test]
+    fn response_port_is_read_with_and_without_counted_padding() {
+        for value in [&[0x0D, 0x96][..], &[0x0D, 0x96, 0, 0]] {
+            round_trip(
+                |writer| {
+                    writer.bytes(Attribute::RESPONSE_PORT, value);
+                },
+                |message| assert_eq!(message.response_port(), Some(Ok(3478))),
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_of_another_length_is_malformed() {
+        round_trip(
+            |writer| {
+                for kind in Attribute::ALL {
+                    writer.bytes(
+                        *kind,
+                        &[1; 5][..if *kind == Attribute::FINGERPRINT {
+                            0
+                        } else {
+                            5
+                        }],
+                    );
+                    if *kind == Attribute::ICMP {
+                        break;
+                    }
+                }
+            },
+            |message| {
+                assert_eq!(
+                    message.lifetime(),
+                    None,
+                    "behind MESSAGE-INTEGRITY nothing counts"
+                );
+                assert_eq!(message.mapped_address(), Some(Err(Malformed)));
+                assert_eq!(message.change_request(), Some(Err(Malformed)));
+            },
+        );
+    }
+}

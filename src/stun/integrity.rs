@@ -218,3 +218,96 @@ fn hmac<M: Mac + KeyInit>(key: &Key, covered: &[u8]) -> Option<Output<M>> {
 }
 
 const LONGEST_KEY: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use hex_literal::hex;
+
+    use super::*;
+
+    #[test]
+    fn a5_the_key_is_the_hash_of_user_realm_and_password() {
+        let md5 = Key::md5(b"user", b"realm", b"pass");
+        assert_eq!(md5.as_bytes(), hex!("8493fbc53ba582fb4c044c456bdc40eb"));
+        assert_eq!(md5.algorithm(), PasswordAlgorithm::Md5);
+        let sha256 = Key::sha256(b"user", b"realm", b"pass");
+        assert_eq!(
+            sha256.as_bytes(),
+            <[u8; 32]>::from(Sha256::digest(b"user:realm:pass"))
+        );
+        assert_eq!(sha256.algorithm(), PasswordAlgorithm::Sha256);
+    }
+
+    #[test]
+    fn a_key_from_elsewhere_has_at_most_32_bytes() {
+        let key = |length| Key::from_bytes(PasswordAlgorithm::Md5, &vec![9; length]);
+        assert_eq!(key(32).unwrap().as_bytes(), [9; 32]);
+        assert_eq!(key(0).unwrap().as_bytes(), b"");
+        assert!(key(33).is_none());
+        assert_ne!(key(16), key(17));
+    }
+
+    #[test]
+    fn a_key_is_small_and_shows_nothing() {
+        assert!(size_of::<Key>() <= 40);
+        let shown = format!("{:?}", Key::md5(b"user", b"realm", b"pass"));
+        assert_eq!(shown, "Key { algorithm: Md5, .. }");
+    }
+
+    #[test]
+    fn a_key_is_wiped() {
+        let mut key = Key::sha256(b"user", b"realm", b"pass");
+        key.zeroize();
+        assert_eq!((key.bytes, key.length), ([0; 32], 0));
+        assert!(std::mem::needs_drop::<Key>());
+    }
+
+    #[test]
+    fn a9_a_list_of_algorithms_is_number_and_parameter_length_each() {
+        let both = PasswordAlgorithm::list(&[PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5]);
+        assert_eq!(both, hex!("0002 0000 0001 0000"));
+        let entries: Vec<_> = PasswordAlgorithm::entries(&both).collect();
+        assert_eq!(entries, [(2, &b""[..]), (1, b"")]);
+    }
+
+    #[test]
+    fn a9_parameters_are_padded_to_four_bytes() {
+        let list = hex!("0009 0003 616263 EE 0001 0000 0002");
+        let entries: Vec<_> = PasswordAlgorithm::entries(&list).collect();
+        assert_eq!(entries, [(9, &b"abc"[..]), (1, b"")]);
+    }
+
+    #[test]
+    fn a9_an_algorithm_is_one_of_two_without_parameters() {
+        assert_eq!(
+            PasswordAlgorithm::read(&hex!("0001 0000")),
+            Some(PasswordAlgorithm::Md5)
+        );
+        assert_eq!(
+            PasswordAlgorithm::read(&hex!("0002 0000")),
+            Some(PasswordAlgorithm::Sha256)
+        );
+        for broken in [
+            &hex!("0003 0000")[..],
+            &hex!("0001 0004 00000000"),
+            &hex!("0001 0004"),
+            &hex!("0001 0000 0002 0000"),
+            &hex!("0001 00"),
+            b"",
+        ] {
+            assert_eq!(PasswordAlgorithm::read(broken), None, "{broken:02x?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_computed_over_less_than_a_header() {
+        let key = Key::md5(b"user", b"realm", b"pass");
+        for length in 0..16 {
+            assert!(
+                Integrity::Sha1
+                    .with_value(&key, &vec![0; length], <[u8]>::to_vec)
+                    .is_none()
+            );
+        }
+    }
+}

@@ -365,3 +365,394 @@ impl fmt::Debug for TransactionId {
 const TOP_BITS: u16 = 0xC000;
 const ATTRIBUTE_HEADER_LENGTH: usize = 4;
 const MOST_UNKNOWN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stun::{Writer, fingerprint};
+
+    const ID: TransactionId = TransactionId([7; 12]);
+
+    fn key() -> Key {
+        Key::md5(b"user", b"realm", b"pass")
+    }
+
+    /// An Allocate request with `attributes`, which are whole: type, length, value, padding.
+    fn request(attributes: &[&[u8]]) -> Vec<u8> {
+        let attributes = attributes.concat();
+        let mut bytes = vec![0, 3];
+        bytes.extend(u16::try_from(attributes.len()).unwrap().to_be_bytes());
+        bytes.extend(MAGIC_COOKIE);
+        bytes.extend(ID.0);
+        bytes.extend(attributes);
+        bytes
+    }
+
+    fn parsed_types(bytes: &[u8]) -> Vec<u16> {
+        Message::parse(bytes)
+            .unwrap()
+            .attributes()
+            .map(|(kind, _)| kind.0)
+            .collect()
+    }
+
+    /// The attribute that protects what stands before it in a message that `request` makes.
+    fn integrity(integrity: Integrity, before: &[&[u8]]) -> Vec<u8> {
+        let value = integrity
+            .with_value(&key(), &request(before), <[u8]>::to_vec)
+            .unwrap();
+        let mut attribute = integrity.attribute().0.to_be_bytes().to_vec();
+        attribute.extend(u16::try_from(value.len()).unwrap().to_be_bytes());
+        attribute.extend(value);
+        attribute
+    }
+
+    const LIFETIME: &[u8] = &[0, 0x0D, 0, 4, 0, 0, 2, 88];
+    const LATE_LIFETIME: &[u8] = &[0, 0x0D, 0, 4, 0, 0, 0, 0];
+
+    #[test]
+    fn s1_top_bits_cookie_and_length_are_checked() {
+        let good = request(&[LIFETIME]);
+        assert!(Message::parse(&good).is_ok());
+        let broken = |at: usize, value: u8| {
+            let mut bytes = good.clone();
+            bytes[at] = value;
+            Message::parse(&bytes).unwrap_err()
+        };
+        assert_eq!(broken(0, 0x40), ParseError::NotStun);
+        assert_eq!(broken(0, 0x80), ParseError::NotStun);
+        assert_eq!(
+            (4..8).map(|at| broken(at, 0)).collect::<Vec<_>>(),
+            [ParseError::Cookie; 4]
+        );
+        assert_eq!(broken(3, 4), ParseError::Length);
+        assert_eq!(broken(3, 12), ParseError::Length);
+        assert_eq!(broken(23, 5), ParseError::Attribute);
+    }
+
+    #[test]
+    fn s1_a_length_that_is_no_multiple_of_four_is_an_error() {
+        for extra in 1..4 {
+            let mut bytes = request(&[LIFETIME]);
+            bytes.resize(bytes.len() + extra, 0);
+            bytes[3] += u8::try_from(extra).unwrap();
+            assert_eq!(Message::parse(&bytes).unwrap_err(), ParseError::Length);
+        }
+    }
+
+    #[test]
+    fn s1_every_cut_and_every_addition_is_an_error() {
+        let good = request(&[LIFETIME, &[0, 0x13, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0]]);
+        for cut in 0..good.len() {
+            assert!(Message::parse(&good[..cut]).is_err(), "{cut}");
+        }
+        assert_eq!(
+            Message::parse(&[&good[..], &[0]].concat()).unwrap_err(),
+            ParseError::Length
+        );
+    }
+
+    #[test]
+    fn s2_padding_may_hold_anything() {
+        let bytes = request(&[&[0x80, 0x22, 0, 1, b'x', 0xFF, 0xEE, 0xDD], LIFETIME]);
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.software(), Some(Ok(&b"x"[..])));
+        assert_eq!(message.lifetime(), Some(Ok(600)));
+    }
+
+    #[test]
+    fn s3_the_first_occurrence_counts() {
+        let bytes = request(&[LIFETIME, LATE_LIFETIME]);
+        assert_eq!(Message::parse(&bytes).unwrap().lifetime(), Some(Ok(600)));
+    }
+
+    #[test]
+    fn s4_attributes_after_integrity_are_ignored() {
+        let mi = integrity(Integrity::Sha1, &[]);
+        let bytes = request(&[&mi, LIFETIME]);
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(message.lifetime(), None);
+        assert!(message.verify(&key()));
+        assert_eq!(parsed_types(&bytes), [0x0008]);
+    }
+
+    #[test]
+    fn s4_only_sha256_integrity_and_fingerprint_count_after_integrity() {
+        let mi = integrity(Integrity::Sha1, &[LIFETIME]);
+        let mi256 = integrity(Integrity::Sha256, &[LIFETIME, &mi, LATE_LIFETIME]);
+        let parts = [
+            LIFETIME,
+            &mi,
+            LATE_LIFETIME,
+            &mi256,
+            LATE_LIFETIME,
+            &mi256,
+            &mi,
+        ];
+        assert_eq!(parsed_types(&request(&parts)), [0x000D, 0x0008, 0x001C]);
+        assert!(Message::parse(&request(&parts)).unwrap().verify(&key()));
+
+        let mi256_first = integrity(Integrity::Sha256, &[]);
+        assert_eq!(
+            parsed_types(&request(&[&mi256_first, &mi, LIFETIME])),
+            [0x001C]
+        );
+    }
+
+    #[test]
+    fn s4_a_peer_after_integrity_is_no_peer() {
+        let mi = integrity(Integrity::Sha1, &[]);
+        let peer = [0, 0x12, 0, 8, 0, 1, 0x21, 0x12, 0x21, 0x12, 0xA4, 0x42];
+        let bytes = request(&[&mi, &peer]);
+        let message = Message::parse(&bytes).unwrap();
+        assert_eq!(
+            (
+                message.xor_peer_address(),
+                message.xor_peer_addresses().count()
+            ),
+            (None, 0)
+        );
+    }
+
+    fn with_fingerprint(parts: &[&[u8]]) -> Vec<u8> {
+        let mut bytes = request(&[&parts.concat(), &[0x80, 0x28, 0, 4, 0, 0, 0, 0]]);
+        let at = bytes.len() - 8;
+        let value = fingerprint::value(&bytes[..at]);
+        bytes[at + 4..].copy_from_slice(&value);
+        bytes
+    }
+
+    #[test]
+    fn s5_a_right_fingerprint_is_taken_and_a_wrong_one_is_an_error() {
+        let good = with_fingerprint(&[LIFETIME]);
+        assert!(Message::parse(&good).unwrap().has_fingerprint());
+        // Not the header of LIFETIME nor the type of FINGERPRINT: changed, they hide that there is a fingerprint.
+        let fingerprint = good.len() - 8;
+        for byte in (0..20)
+            .chain(24..fingerprint)
+            .chain(fingerprint + 2..good.len())
+        {
+            for bit in 0..8 {
+                let mut bytes = good.clone();
+                bytes[byte] ^= 1 << bit;
+                assert!(Message::parse(&bytes).is_err(), "byte {byte}, bit {bit}");
+            }
+        }
+    }
+
+    #[test]
+    fn s5_a_fingerprint_that_is_not_last_is_an_error() {
+        let inner = with_fingerprint(&[]);
+        let bytes = request(&[&inner[20..], LIFETIME]);
+        assert_eq!(Message::parse(&bytes).unwrap_err(), ParseError::Fingerprint);
+        let twice = with_fingerprint(&[&inner[20..]]);
+        assert_eq!(Message::parse(&twice).unwrap_err(), ParseError::Fingerprint);
+    }
+
+    #[test]
+    fn s5_a_fingerprint_of_another_length_is_an_error() {
+        for attribute in [
+            &[0x80, 0x28, 0, 0][..],
+            &[0x80, 0x28, 0, 3, 0, 0, 0, 0],
+            &[0x80, 0x28, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0],
+        ] {
+            assert_eq!(
+                Message::parse(&request(&[attribute])).unwrap_err(),
+                ParseError::Fingerprint
+            );
+        }
+    }
+
+    #[test]
+    fn s6_only_the_whole_sha256_is_taken() {
+        let whole = integrity(Integrity::Sha256, &[LIFETIME]);
+        assert!(
+            Message::parse(&request(&[LIFETIME, &whole]))
+                .unwrap()
+                .verify(&key())
+        );
+        for length in [0u8, 4, 16, 20, 24, 28] {
+            // Each is what a sender that truncates would send: the length field of its HMAC is its own.
+            let value = Integrity::Sha256
+                .with_value(&key(), &request(&[LIFETIME]), |value| {
+                    value[..usize::from(length)].to_vec()
+                })
+                .unwrap();
+            let bytes = request(&[LIFETIME, &[0, 0x1C, 0, length], &value]);
+            let message = Message::parse(&bytes).unwrap();
+            assert!(
+                message.has_sha256_integrity() && !message.verify(&key()),
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn sha256_integrity_is_not_downgraded_to_sha1() {
+        let mi = integrity(Integrity::Sha1, &[]);
+        let bytes = request(&[&mi, &[0, 0x1C, 0, 32], &[0; 32]]);
+        assert!(!Message::parse(&bytes).unwrap().verify(&key()));
+        let without = request(&[&mi]);
+        assert!(Message::parse(&without).unwrap().verify(&key()));
+    }
+
+    #[test]
+    fn s5_the_fingerprint_does_not_count_for_the_hmac() {
+        let mi = integrity(Integrity::Sha1, &[LIFETIME]);
+        let bytes = with_fingerprint(&[LIFETIME, &mi]);
+        assert!(Message::parse(&bytes).unwrap().verify(&key()));
+    }
+
+    #[test]
+    fn any_flipped_bit_before_integrity_breaks_it() {
+        let mi = integrity(Integrity::Sha1, &[LIFETIME]);
+        let good = request(&[LIFETIME, &mi]);
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                Message::parse(&bytes).is_err() || !Message::parse(&bytes).unwrap().verify(&key()),
+                "bit {bit}"
+            );
+        }
+        assert!(
+            !Message::parse(&good)
+                .unwrap()
+                .verify(&Key::md5(b"user", b"realm", b"Pass"))
+        );
+    }
+
+    #[test]
+    fn without_integrity_nothing_verifies() {
+        let bytes = request(&[LIFETIME]);
+        let message = Message::parse(&bytes).unwrap();
+        assert!(!message.has_integrity() && !message.verify(&key()));
+    }
+
+    #[test]
+    fn s8_texts_are_taken_up_to_763_bytes() {
+        for (length, good) in [
+            (0, true),
+            (508, true),
+            (763, true),
+            (764, false),
+            (60_000, false),
+        ] {
+            for kind in [
+                Attribute::USERNAME,
+                Attribute::REALM,
+                Attribute::NONCE,
+                Attribute::SOFTWARE,
+            ] {
+                let mut bytes = Vec::new();
+                let mut writer = Writer::new(&mut bytes, Class::Request, Method::ALLOCATE, ID);
+                writer.bytes(kind, &vec![b'a'; length]);
+                writer.finish();
+                let message = Message::parse(&bytes).unwrap();
+                let getters = [
+                    message.username(),
+                    message.realm(),
+                    message.nonce(),
+                    message.software(),
+                ];
+                let got = getters.into_iter().flatten().next().unwrap();
+                assert_eq!(got.is_ok(), good, "{kind} of {length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn s12_unknown_required_attributes_are_listed_once_and_before_integrity_only() {
+        let mi = integrity(Integrity::Sha1, &[]);
+        let unknown = [&[0x40, 1, 0, 0][..], &[0x7F, 0xFF, 0, 0], &[0x40, 1, 0, 0]];
+        let optional = [0xC0, 1, 0, 0];
+        let bytes = request(&[
+            &unknown.concat(),
+            &optional,
+            LIFETIME,
+            &mi,
+            &[0x40, 2, 0, 0],
+        ]);
+        let listed: Vec<_> = Message::parse(&bytes).unwrap().unknown_required().collect();
+        assert_eq!(listed, [Attribute(0x4001), Attribute(0x7FFF)]);
+    }
+
+    #[test]
+    fn s12_known_attributes_are_never_unknown() {
+        for kind in Attribute::ALL
+            .iter()
+            .filter(|kind| **kind != Attribute::FINGERPRINT)
+        {
+            let [high, low] = kind.0.to_be_bytes();
+            let bytes = request(&[&[high, low, 0, 0]]);
+            assert_eq!(
+                Message::parse(&bytes).unwrap().unknown_required().count(),
+                0,
+                "{kind}"
+            );
+        }
+    }
+
+    #[test]
+    fn a13_at_most_16_unknown_attributes_are_listed() {
+        let many: Vec<u8> = (0..300u16)
+            .flat_map(|n| [0x40 | n.to_be_bytes()[0], n.to_be_bytes()[1], 0, 0])
+            .collect();
+        let bytes = request(&[&many]);
+        let listed: Vec<_> = Message::parse(&bytes)
+            .unwrap()
+            .unknown_required()
+            .map(|kind| kind.0)
+            .collect();
+        assert_eq!(listed, (0x4000..0x4010).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a38_data_that_reaches_behind_the_end_is_no_message() {
+        let bytes = request(&[&[0, 0x13, 0xFF, 0xFF, 1, 2, 3, 4]]);
+        assert_eq!(Message::parse(&bytes).unwrap_err(), ParseError::Attribute);
+    }
+
+    #[test]
+    fn data_is_a_range_of_the_message() {
+        let bytes = request(&[
+            LIFETIME,
+            &[0, 0x13, 0, 5, b'h', b'e', b'l', b'l', b'o', 0, 0, 0],
+        ]);
+        let range = Message::parse(&bytes).unwrap().data().unwrap();
+        assert_eq!(&bytes[range], b"hello");
+        let empty = request(&[&[0, 0x13, 0, 0]]);
+        assert_eq!(Message::parse(&empty).unwrap().data(), Some(24..24));
+    }
+
+    #[test]
+    fn method_and_class_share_the_type() {
+        for class in [
+            Class::Request,
+            Class::Indication,
+            Class::Success,
+            Class::Error,
+        ] {
+            for method in 0..0x1000 {
+                let kind = Method(method).kind(class);
+                assert_eq!(
+                    (Method::of_kind(kind), Class::of_kind(kind)),
+                    (Method(method), class)
+                );
+                assert_eq!(kind & TOP_BITS, 0);
+            }
+        }
+        assert_eq!(Method::ALLOCATE.kind(Class::Error), 0x0113);
+        assert_eq!(Method::DATA.kind(Class::Indication), 0x0017);
+    }
+
+    #[test]
+    fn debug_shows_no_values() {
+        let bytes = request(&[&[0, 0x06, 0, 4, b'n', b'a', b'm', b'e']]);
+        let shown = format!("{:?}", Message::parse(&bytes).unwrap());
+        assert_eq!(
+            shown,
+            "Request Allocate 070707070707070707070707{USERNAME: 4}"
+        );
+    }
+}

@@ -261,3 +261,144 @@ pub fn data_indication_head(
 
 /// What attributes may fill: the largest length, less MESSAGE-INTEGRITY-SHA256 and FINGERPRINT.
 const ROOM: usize = 65_532 - 36 - 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stun::Message;
+
+    const ID: TransactionId = TransactionId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
+
+    fn key() -> Key {
+        Key::md5(b"user", b"realm", b"pass")
+    }
+
+    #[test]
+    fn a_message_is_appended_behind_what_stands_there() {
+        let mut buffer = b"before".to_vec();
+        let mut writer = Writer::new(&mut buffer, Class::Success, Method::BINDING, ID);
+        writer.bytes(Attribute::SOFTWARE, b"x").fingerprint();
+        writer.finish_with_integrity(&key(), Integrity::Sha1);
+        let (before, message) = buffer.split_at(6);
+        assert_eq!(before, b"before");
+        let message = Message::parse(message).unwrap();
+        assert_eq!(
+            (message.class(), message.method(), message.transaction_id()),
+            (Class::Success, Method::BINDING, ID)
+        );
+        assert!(message.verify(&key()) && message.has_fingerprint());
+    }
+
+    #[test]
+    fn both_hashes_verify_with_and_without_fingerprint() {
+        for integrity in [Integrity::Sha1, Integrity::Sha256] {
+            for fingerprint in [false, true] {
+                let mut buffer = Vec::new();
+                let mut writer = Writer::new(&mut buffer, Class::Request, Method::REFRESH, ID);
+                if fingerprint {
+                    writer.fingerprint();
+                }
+                writer.u32(Attribute::LIFETIME, 0);
+                writer.finish_with_integrity(&key(), integrity);
+                let message = Message::parse(&buffer).unwrap();
+                assert!(message.verify(&key()));
+                assert_eq!(message.has_fingerprint(), fingerprint);
+                assert_eq!(
+                    message.has_sha256_integrity(),
+                    integrity == Integrity::Sha256
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn s2_a42_padding_is_zero_whatever_the_buffer_held() {
+        let write = |buffer: &mut Vec<u8>| {
+            let mut writer = Writer::new(buffer, Class::Error, Method::ALLOCATE, ID);
+            writer
+                .error(ErrorCode::BAD_REQUEST, "Bad")
+                .bytes(Attribute::SOFTWARE, b"abcde")
+                .even_port(false);
+            writer
+                .unknown_attributes([Attribute(0x7001)].into_iter())
+                .fingerprint();
+            writer.finish_with_integrity(&key(), Integrity::Sha256);
+        };
+        let (mut clean, mut dirty) = (Vec::new(), vec![0xA5; 4096]);
+        dirty.clear();
+        write(&mut clean);
+        write(&mut dirty);
+        assert_eq!(clean, dirty);
+        assert!(!clean.windows(2).any(|pair| pair == [0xA5; 2]));
+        assert_eq!(&clean[28..32], b"Bad\0");
+        assert_eq!(&clean[32..44], b"\x80\x22\0\x05abcde\0\0\0");
+    }
+
+    #[test]
+    fn an_attribute_without_room_is_left_out_and_the_message_still_ends_well() {
+        let mut buffer = Vec::new();
+        let mut writer = Writer::new(&mut buffer, Class::Request, Method::BINDING, ID);
+        writer
+            .bytes(Attribute::PADDING, &[7; 65_000])
+            .bytes(Attribute::PADDING, &[7; 65_000]);
+        writer
+            .bytes(Attribute::DATA, &vec![7; 70_000])
+            .unknown_attributes((0..40_000).map(Attribute));
+        writer.flag(Attribute::DONT_FRAGMENT).fingerprint();
+        writer.finish_with_integrity(&key(), Integrity::Sha256);
+        let message = Message::parse(&buffer).unwrap();
+        assert!(message.verify(&key()) && message.has_fingerprint());
+        let lengths: Vec<_> = message.attributes().map(|(_, value)| value.len()).collect();
+        assert_eq!(lengths, [65_000, 65_488 - 65_004 - 4, 32, 4]);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut() {
+        let mut buffer = Vec::new();
+        let mut writer = Writer::new(&mut buffer, Class::Error, Method::BINDING, ID);
+        writer.error(ErrorCode::SERVER_ERROR, &"ü".repeat(500));
+        writer.finish();
+        let (code, reason) = Message::parse(&buffer)
+            .unwrap()
+            .error_code()
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (code, reason),
+            (ErrorCode::SERVER_ERROR, "ü".repeat(127).as_str())
+        );
+    }
+
+    #[test]
+    fn d2_the_head_of_a_data_indication_is_what_the_writer_writes() {
+        for peer in ["192.0.2.7:5000", "[2001:db8::7]:5000"].map(|peer| peer.parse().unwrap()) {
+            for length in [0, 1, 2, 3, 4, 1200, 1201] {
+                let data = vec![0x5A; length];
+                let mut written = Vec::new();
+                let mut writer = Writer::new(&mut written, Class::Indication, Method::DATA, ID);
+                writer
+                    .xor_address(Attribute::XOR_PEER_ADDRESS, peer)
+                    .bytes(Attribute::DATA, &data);
+                writer.finish();
+
+                let mut head = [0xA5; 48];
+                let head_length = data_indication_head(ID, peer, length, &mut head).unwrap();
+                let mut gathered = [&head[..head_length], &data].concat();
+                gathered.resize(gathered.len().next_multiple_of(4), 0);
+                assert_eq!(gathered, written);
+                assert_eq!(head_length, if peer.is_ipv4() { 36 } else { 48 });
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_udp_datagram_over_ipv4_fits_a_data_indication() {
+        let (v4, v6) = ("192.0.2.7:1".parse().unwrap(), "[::1]:1".parse().unwrap());
+        let mut head = [0; 48];
+        assert_eq!(data_indication_head(ID, v4, 65_507, &mut head), Some(36));
+        assert_eq!(data_indication_head(ID, v4, 65_517, &mut head), None);
+        assert_eq!(data_indication_head(ID, v6, 65_504, &mut head), Some(48));
+        assert_eq!(data_indication_head(ID, v6, 65_505, &mut head), None);
+        assert_eq!(data_indication_head(ID, v4, usize::MAX, &mut head), None);
+    }
+}
