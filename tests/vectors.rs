@@ -298,7 +298,7 @@ fn types(message: &Message<'_>) -> Vec<u16> {
 
 /// RFC 5769 §2: with short-term credentials the key is the password.
 fn short_term_key() -> Key {
-    Key::from_bytes(PasswordAlgorithm::Md5, b"VOkJxbRl1RmTxUk/WvJxBt").unwrap()
+    Key::from_bytes(PasswordAlgorithm::Md5, b"VOkJxbRl1RmTxUk/WvJxBt").expect("short")
 }
 
 fn long_term_key() -> Key {

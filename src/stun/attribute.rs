@@ -207,7 +207,7 @@ impl fmt::Debug for Attribute {
 }
 
 /// CHANGE-REQUEST (RFC 5780 §7.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChangeRequest {
     /// The response is wanted from the other IP address.
     pub ip: bool,
@@ -216,7 +216,7 @@ pub struct ChangeRequest {
 }
 
 /// ADDRESS-ERROR-CODE (RFC 8656 §18.12).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressError<'a> {
     /// 1 is IPv4, 2 is IPv6.
     pub family: u8,
@@ -227,7 +227,7 @@ pub struct AddressError<'a> {
 }
 
 /// ICMP (RFC 8656 §18.13): one byte each for type and code, behind two reserved ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Icmp {
     /// The type, of ICMP or ICMPv6 as the peer's address tells.
     pub kind: u8,
