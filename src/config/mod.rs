@@ -1,0 +1,216 @@
+//! The configuration: from text to values that are known to be right.
+//!
+//! ```text
+//!  file ─┐
+//!  env  ─┼─▶ document ─▶ schema ─▶ Config ─▶ assemble ─▶ the Settings of each part
+//!  --set ┘   (places)    (kinds)   (values)  (secrets, certificate, addresses of this machine)
+//! ```
+//!
+//! Everything that is wrong is told at once, each with its place and its remedy; after that nothing is checked
+//! again. Parts declare their own `Settings` and never see this module: the configuration points at the parts.
+//! Secrets come from files only, and no problem ever quotes one.
+
+mod assemble;
+mod certificate;
+mod document;
+mod host;
+mod problem;
+mod schema;
+mod secrets;
+mod section;
+mod show;
+mod values;
+
+use std::cell::RefCell;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::plane::Listen;
+use crate::turn::{Limits, OnExpiry, PasswordAlgorithms, Peers, SecretAlgorithm};
+
+pub use assemble::{Loaded, Parts, load};
+pub use certificate::{Certificate, CertificateFiles};
+pub use document::{ENVIRONMENT_PREFIX, Sources};
+pub use host::{FoundBy, Host, unix_now};
+pub use problem::{Complaint, Problem, Report, Severity};
+pub use secrets::{Secret, StateDirectory, generate, password_weakness};
+pub use values::{duration, show_duration};
+
+/// The configuration with every key at its default, which is also its manual.
+pub const REFERENCE: &str = include_str!("../../config/turnd.toml");
+
+/// What the operator asked for. `None` where the server finds the value itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[[listen]]`; `None`: port 3478 of every address, UDP and TCP.
+    pub listen: Option<Vec<Listen>>,
+    /// `[relay]`
+    pub relay: Relay,
+    /// `[auth]`
+    pub auth: Auth,
+    /// `[limits]`, less the lifetime
+    pub limits: Limits,
+    /// `[limits] max_lifetime`: the longest lifetime of an allocation.
+    pub max_lifetime: Duration,
+    /// `[peers]`
+    pub peers: Peers,
+    /// `[tls]`
+    pub tls: Option<CertificateFiles>,
+    /// `[metrics] listen`
+    pub metrics: Option<SocketAddr>,
+    /// `[log]`
+    pub log: Log,
+}
+
+/// `[server]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// REALM of the long-term credentials.
+    pub realm: String,
+    /// Is SOFTWARE sent in authenticated answers?
+    pub software: bool,
+    /// Threads; `None`: one for each core.
+    pub workers: Option<NonZeroUsize>,
+    /// How long SIGTERM waits for calls to end.
+    pub drain_timeout: Duration,
+}
+
+/// `[relay]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relay {
+    /// Addresses that peers see; `None`: found by the default route.
+    pub addresses: Option<Vec<IpAddr>>,
+    /// Addresses that stand for a local one.
+    pub external: Vec<External>,
+    /// Ports of relayed addresses.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// An address that the world sees, and the local one it is translated to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct External {
+    /// What peers see.
+    pub advertised: IpAddr,
+    /// What sockets are bound to.
+    pub local: IpAddr,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Auth {
+    /// Shared secrets; `None` (and no users): one is made and kept in the state directory.
+    pub secrets: Option<Vec<SecretSource>>,
+    /// Static users.
+    pub users: Vec<User>,
+    /// What becomes of a call whose credentials expire.
+    pub on_expiry: OnExpiry,
+    /// What clients are offered.
+    pub password_algorithms: PasswordAlgorithms,
+}
+
+/// One of `[auth] secrets`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretSource {
+    /// The operator's name of it.
+    pub id: String,
+    /// Where it lies.
+    pub file: SecretFile,
+    /// How passwords are made from it.
+    pub algorithm: SecretAlgorithm,
+}
+
+/// One of `[auth] users`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The username.
+    pub name: String,
+    /// Where the password lies.
+    pub password_file: SecretFile,
+}
+
+/// Where a secret lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretFile {
+    /// A file that only its owner may read.
+    Path(PathBuf),
+    /// A credential that the service manager hands over.
+    Credential(String),
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is worth a line.
+    pub level: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, journal fields under systemd, JSON elsewhere.
+    Auto,
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+    /// For the journal of systemd.
+    Journal,
+}
+
+/// Reads the sources into values. Errors and warnings are in the report; with errors in it, the values are not
+/// to be used.
+pub(crate) fn read(sources: &Sources) -> (Config, Report) {
+    let (table, report) = document::read(sources);
+    let notes = section::Notes {
+        report: RefCell::new(report),
+        schema: RefCell::default(),
+    };
+    let config = schema::read(&table, &notes);
+    (config, notes.report.into_inner())
+}
+
+/// Every key there is, as `relay.ports`.
+pub fn keys() -> Vec<String> {
+    let notes = section::Notes {
+        report: RefCell::default(),
+        schema: RefCell::default(),
+    };
+    schema::read(&document::Table::default(), &notes);
+    notes.schema.into_inner()
+}
+
+impl Config {
+    /// The keys whose values differ and that take effect only when the server starts anew.
+    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        let differs = [
+            (
+                "server.workers",
+                self.server.workers != newer.server.workers,
+            ),
+            ("listen", self.listen != newer.listen),
+            (
+                "relay.addresses",
+                self.relay.addresses != newer.relay.addresses,
+            ),
+            (
+                "relay.external",
+                self.relay.external != newer.relay.external,
+            ),
+            ("relay.ports", self.relay.ports != newer.relay.ports),
+            ("metrics.listen", self.metrics != newer.metrics),
+            ("log.format", self.log.format != newer.log.format),
+        ];
+        differs
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(key, _)| key)
+            .collect()
+    }
+}

@@ -1,0 +1,211 @@
+//! A configuration as TOML again: what the server would use, with every key.
+
+use std::fmt::{self, Display, Write as _};
+use std::path::Path;
+
+use crate::turn::{OnExpiry, PasswordAlgorithms, SecretAlgorithm};
+
+use super::{Config, LogFormat, SecretFile, show_duration};
+
+impl Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.show_server(f)?;
+        self.show_addresses(f)?;
+        self.show_auth(f)?;
+        self.show_limits(f)?;
+        let Self {
+            tls, metrics, log, ..
+        } = self;
+        writeln!(f, "\n[tls]")?;
+        match tls {
+            Some(tls) => writeln!(
+                f,
+                "certificate = {}\nkey = {}",
+                path(&tls.certificate),
+                path(&tls.key)
+            )?,
+            None => writeln!(f, "# off")?,
+        }
+        writeln!(f, "\n[metrics]")?;
+        match metrics {
+            Some(address) => writeln!(f, "listen = \"{address}\"")?,
+            None => writeln!(f, "# off")?,
+        }
+        let format = match log.format {
+            LogFormat::Auto => "auto",
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+            LogFormat::Journal => "journal",
+        };
+        writeln!(
+            f,
+            "\n[log]\nformat = \"{format}\"\nlevel = {}",
+            text(&log.level)
+        )
+    }
+}
+
+impl Config {
+    fn show_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let server = &self.server;
+        writeln!(
+            f,
+            "[server]\nrealm = {}\nsoftware = {}",
+            text(&server.realm),
+            server.software
+        )?;
+        match server.workers {
+            Some(number) => writeln!(f, "workers = {number}")?,
+            None => writeln!(f, "workers = \"auto\"")?,
+        }
+        writeln!(
+            f,
+            "drain_timeout = \"{}\"",
+            show_duration(server.drain_timeout)
+        )
+    }
+
+    fn show_addresses(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.listen {
+            None => writeln!(f, "\n# [[listen]]: UDP and TCP, port 3478 of every address")?,
+            Some(listeners) => {
+                for listen in listeners {
+                    writeln!(
+                        f,
+                        "\n[[listen]]\naddress = \"{}\"\ntransport = \"{}\"",
+                        listen.address,
+                        listen.transport.label()
+                    )?;
+                }
+            }
+        }
+        writeln!(f, "\n[relay]")?;
+        match &self.relay.addresses {
+            Some(addresses) => writeln!(f, "addresses = [{}]", quoted(addresses))?,
+            None => writeln!(f, "# addresses: detected")?,
+        }
+        let external = self
+            .relay
+            .external
+            .iter()
+            .map(|external| format!("{}={}", external.advertised, external.local));
+        writeln!(f, "external = [{}]", quoted(external))?;
+        writeln!(
+            f,
+            "ports = \"{}-{}\"",
+            self.relay.ports.start(),
+            self.relay.ports.end()
+        )
+    }
+
+    fn show_auth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let auth = &self.auth;
+        writeln!(f, "\n[auth]")?;
+        match &auth.secrets {
+            None if auth.users.is_empty() => writeln!(
+                f,
+                "# secrets: one of the server's own, in the state directory"
+            )?,
+            None => {}
+            Some(secrets) => {
+                writeln!(f, "secrets = [")?;
+                for secret in secrets {
+                    let algorithm = match secret.algorithm {
+                        SecretAlgorithm::Sha1 => "sha1",
+                        SecretAlgorithm::Sha256 => "sha256",
+                    };
+                    writeln!(
+                        f,
+                        "    {{ id = {}, file = {}, algorithm = \"{algorithm}\" }},",
+                        text(&secret.id),
+                        secret_file(&secret.file)
+                    )?;
+                }
+                writeln!(f, "]")?;
+            }
+        }
+        writeln!(f, "users = [")?;
+        for user in &auth.users {
+            writeln!(
+                f,
+                "    {{ name = {}, password_file = {} }},",
+                text(&user.name),
+                secret_file(&user.password_file)
+            )?;
+        }
+        let on_expiry = match auth.on_expiry {
+            OnExpiry::New => "new",
+            OnExpiry::Refresh => "refresh",
+            OnExpiry::Cut => "cut",
+        };
+        let algorithms = match auth.password_algorithms {
+            PasswordAlgorithms::Md5 => "\"md5\"",
+            PasswordAlgorithms::Sha256AndMd5 => "\"md5\", \"sha256\"",
+        };
+        writeln!(
+            f,
+            "]\non_expiry = \"{on_expiry}\"\npassword_algorithms = [{algorithms}]"
+        )
+    }
+
+    fn show_limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limits = &self.limits;
+        writeln!(
+            f,
+            "\n[limits]\nper_user = {}\nper_client = {}\ntotal = {}",
+            limits.per_user, limits.per_client, limits.total
+        )?;
+        writeln!(
+            f,
+            "permissions = {}\nchannels = {}",
+            limits.permissions, limits.channels
+        )?;
+        writeln!(f, "max_lifetime = \"{}\"", show_duration(self.max_lifetime))?;
+        writeln!(
+            f,
+            "unauthenticated_replies = {}",
+            limits.unauthenticated_replies
+        )?;
+        writeln!(
+            f,
+            "\n[peers]\nallow = [{}]\ndeny = [{}]",
+            quoted(&self.peers.allow),
+            quoted(&self.peers.deny)
+        )
+    }
+}
+
+fn quoted(items: impl IntoIterator<Item = impl Display>) -> String {
+    items
+        .into_iter()
+        .map(|item| text(&item.to_string()))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn secret_file(file: &SecretFile) -> String {
+    match file {
+        SecretFile::Path(file) => path(file),
+        SecretFile::Credential(name) => text(&format!("credential:{name}")),
+    }
+}
+
+fn path(path: &Path) -> String {
+    text(&path.to_string_lossy())
+}
+
+/// A TOML string.
+fn text(text: &str) -> String {
+    let mut quoted = String::from('"');
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            letter if letter.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(letter));
+            }
+            letter => quoted.push(letter),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
