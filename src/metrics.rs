@@ -2,13 +2,13 @@
 //!
 //! A worker counts into its [`Cells`]; a scrape asks every worker for a copy and adds them up into one
 //! [`Snapshot`]. Labels come from closed enums only, so that no client can make the page grow by what it sends.
-//! The page's names and text are made in `http::metrics`, from a snapshot; nothing here knows of a page.
+//! Names and text of the page are made in `http::page`, from a snapshot; nothing here knows of a page.
 
 use std::io;
 use std::ops::AddAssign;
 
 use crate::stun::Method;
-use crate::turn::{Cause, Census, Family, Refusal, Transport};
+use crate::turn::{Cause, Census, Family, Refusal, Traffic, Transport};
 
 /// Which way a relayed packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,22 +103,6 @@ impl SocketError {
     }
 }
 
-/// Packets and bytes of payload; headers of IP, UDP, STUN and ChannelData do not count.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// How many packets.
-    pub packets: u64,
-    /// How many bytes of payload they carried.
-    pub bytes: u64,
-}
-
-impl AddAssign for Traffic {
-    fn add_assign(&mut self, other: Self) {
-        self.packets += other.packets;
-        self.bytes += other.bytes;
-    }
-}
-
 /// Methods that are counted under their own name; what is not in the list counts as `other`.
 pub const METHODS: [(Method, &str); 8] = [
     (Method::BINDING, "binding"),
@@ -182,12 +166,15 @@ impl AddAssign for Outcomes {
     }
 }
 
+type ByRoute = [[[Traffic; Family::ALL.len()]; Transport::ALL.len()]; Direction::ALL.len()];
+type ByAnswer = [[u64; CODES.len() + 1]; METHODS.len() + 1];
+
 /// What one worker has counted since it started. Counting is a plain addition: no atomics, no allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cells {
-    relayed: [[[Traffic; Family::ALL.len()]; Transport::ALL.len()]; Direction::ALL.len()],
+    relayed: ByRoute,
     drops: [u64; Cause::ALL.len()],
-    answers: [[u64; CODES.len() + 1]; METHODS.len() + 1],
+    answers: ByAnswer,
     refusals: [u64; Refusal::ALL.len()],
     socket_errors: [u64; SocketError::ALL.len()],
     /// Receive calls on UDP sockets.
@@ -225,14 +212,14 @@ impl Cells {
         family: Family,
         bytes: usize,
     ) {
-        let cell = &mut self.relayed[direction as usize][transport as usize][family as usize];
+        let cell = &mut self.relayed[direction as usize][transport.index()][family.index()];
         cell.packets += 1;
         cell.bytes += bytes as u64;
     }
 
     /// Counts one packet that went nowhere.
     pub fn dropped(&mut self, cause: Cause) {
-        self.drops[cause as usize] += 1;
+        self.drops[cause.index()] += 1;
     }
 
     /// Counts one answer; `code` 0 is success.
@@ -241,7 +228,7 @@ impl Cells {
         let column = CODES.iter().position(|known| *known == code);
         self.answers[row.unwrap_or(METHODS.len())][column.unwrap_or(CODES.len())] += 1;
         if let Some(refusal) = refusal {
-            self.refusals[refusal as usize] += 1;
+            self.refusals[refusal.index()] += 1;
         }
     }
 
@@ -252,12 +239,12 @@ impl Cells {
 
     /// What was relayed one way, by the client's transport and the relayed address's family.
     pub fn traffic(&self, direction: Direction, transport: Transport, family: Family) -> Traffic {
-        self.relayed[direction as usize][transport as usize][family as usize]
+        self.relayed[direction as usize][transport.index()][family.index()]
     }
 
     /// Packets that went nowhere for this reason.
     pub fn drops(&self, cause: Cause) -> u64 {
-        self.drops[cause as usize]
+        self.drops[cause.index()]
     }
 
     /// Answers by name of the method, code (as text; `other` for one without a counter of its own) and count.
@@ -273,7 +260,7 @@ impl Cells {
 
     /// Requests whose credentials were refused for this reason.
     pub fn refusals(&self, refusal: Refusal) -> u64 {
-        self.refusals[refusal as usize]
+        self.refusals[refusal.index()]
     }
 
     /// Errors of this kind.
@@ -284,10 +271,14 @@ impl Cells {
 
 impl AddAssign<&Self> for Cells {
     fn add_assign(&mut self, other: &Self) {
-        add_all(
-            self.relayed.as_flattened_mut().as_flattened_mut(),
-            other.relayed.as_flattened().as_flattened(),
-        );
+        let relayed = self.relayed.as_flattened_mut().as_flattened_mut();
+        for (into, from) in relayed
+            .iter_mut()
+            .zip(other.relayed.as_flattened().as_flattened())
+        {
+            into.packets += from.packets;
+            into.bytes += from.bytes;
+        }
         add_all(&mut self.drops, &other.drops);
         add_all(
             self.answers.as_flattened_mut(),
@@ -303,7 +294,7 @@ impl AddAssign<&Self> for Cells {
     }
 }
 
-fn add_all<T: AddAssign + Copy>(into: &mut [T], from: &[T]) {
+fn add_all(into: &mut [u64], from: &[u64]) {
     for (into, from) in into.iter_mut().zip(from) {
         *into += *from;
     }
@@ -329,4 +320,95 @@ pub struct Snapshot {
     pub ports: PortPool,
     /// Workers that answered.
     pub workers: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted() -> Cells {
+        let mut cells = Cells::default();
+        cells.relayed(Direction::ToPeer, Transport::Udp, Family::V4, 160);
+        cells.relayed(Direction::ToClient, Transport::Tls, Family::V6, 1200);
+        cells.answered(Method::ALLOCATE, 401, Some(Refusal::NoIntegrity));
+        cells.answered(Method(0x0ff), 777, None);
+        cells.dropped(Cause::NoPermission);
+        cells.socket_error(SocketError::Full);
+        cells.batches.took(1);
+        cells.batches.took(65);
+        cells.handshakes.count(false);
+        cells.streams.count(true);
+        cells
+    }
+
+    #[test]
+    fn everything_counted_is_found_again() {
+        let cells = counted();
+        assert_eq!(
+            cells.traffic(Direction::ToPeer, Transport::Udp, Family::V4),
+            Traffic {
+                packets: 1,
+                bytes: 160
+            }
+        );
+        assert_eq!(
+            cells.traffic(Direction::ToClient, Transport::Tls, Family::V6),
+            Traffic {
+                packets: 1,
+                bytes: 1200
+            }
+        );
+        assert_eq!(cells.drops(Cause::NoPermission), 1);
+        assert_eq!(cells.refusals(Refusal::NoIntegrity), 1);
+        assert_eq!(cells.socket_errors(SocketError::Full), 1);
+        let answers: Vec<_> = cells.answers().filter(|(_, _, count)| *count > 0).collect();
+        assert_eq!(answers, [("allocate", Some(401), 1), ("other", None, 1)]);
+        assert_eq!(cells.batches.calls, [1, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(cells.batches.packets, 66);
+    }
+
+    #[test]
+    fn workers_add_up() {
+        let mut sum = counted();
+        sum += &counted();
+        assert_eq!(
+            sum.traffic(Direction::ToPeer, Transport::Udp, Family::V4),
+            Traffic {
+                packets: 2,
+                bytes: 320
+            }
+        );
+        assert_eq!(sum.answers().map(|(_, _, count)| count).sum::<u64>(), 4);
+        assert_eq!(
+            (sum.batches.packets, sum.handshakes.failed, sum.streams.ok),
+            (132, 2, 2)
+        );
+        assert_eq!(
+            (
+                sum.drops(Cause::NoPermission),
+                sum.socket_errors(SocketError::Full)
+            ),
+            (2, 2)
+        );
+    }
+
+    #[test]
+    fn errors_of_the_kernel_have_a_kind() {
+        for (number, kind) in [
+            (105, SocketError::Full),
+            (11, SocketError::Full),
+            (90, SocketError::TooBig),
+            (24, SocketError::NoDescriptor),
+            (111, SocketError::Refused),
+            (101, SocketError::Unreachable),
+            (1, SocketError::Denied),
+            (22, SocketError::Other),
+        ] {
+            assert_eq!(
+                SocketError::of(&io::Error::from_raw_os_error(number)),
+                kind,
+                "{number}"
+            );
+        }
+    }
 }

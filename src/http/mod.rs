@@ -1,0 +1,161 @@
+//! The pages for operators and their tools: `/metrics`, `/healthz`, `/readyz`.
+//!
+//! They have a listener and a thread of their own, answer nothing but GET, take no input, and hold few connections
+//! for a short time: whoever plays with them cannot touch the relay. There is no password and no write access, so
+//! the listener belongs on loopback or a private network.
+
+mod guard;
+mod page;
+mod process;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::metrics::Snapshot;
+use guard::Guarded;
+
+/// A page that takes longer is answered with 503. The workers have a second of it.
+const DEADLINE: Duration = Duration::from_millis(1500);
+
+/// Where the pages are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The address.
+    pub listen: SocketAddr,
+}
+
+/// What the pages tell beside the workers' counters. Written by the daemon.
+#[derive(Debug, Default)]
+pub struct Status {
+    /// Are new calls welcome?
+    pub ready: AtomicBool,
+    /// Is the last reload of the configuration not in force, since it was bad?
+    pub config_stale: AtomicBool,
+    /// Likewise for the certificate.
+    pub certificate_stale: AtomicBool,
+    /// When the certificate ends, in seconds since 1970; 0 without one.
+    pub certificate_end: AtomicI64,
+    /// Log lines that nobody read in time.
+    pub log_lines_dropped: Arc<AtomicU64>,
+}
+
+type Ask = dyn Fn() -> Pin<Box<dyn Future<Output = Snapshot> + Send>> + Send + Sync;
+
+/// What the pages are made of.
+#[derive(Clone)]
+pub struct Source {
+    ask: Arc<Ask>,
+    workers: u64,
+    status: Arc<Status>,
+    /// One page at a time: scrapers wait for each other, the workers for none of them.
+    turn: Arc<Semaphore>,
+}
+
+impl Source {
+    /// Pages made of what `ask` tells about `workers` workers, and of `status`.
+    pub fn new<F>(
+        workers: usize,
+        status: Arc<Status>,
+        ask: impl Fn() -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Snapshot> + Send + 'static,
+    {
+        Self {
+            ask: Arc::new(move || Box::pin(ask())),
+            workers: workers as u64,
+            status,
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Asks the workers; nothing if it takes too long.
+    async fn snapshot(&self) -> Option<Snapshot> {
+        let asked = async {
+            let _turn = self.turn.acquire().await.ok()?;
+            Some((self.ask)().await)
+        };
+        tokio::time::timeout(DEADLINE, asked).await.ok().flatten()
+    }
+}
+
+/// Takes the address, so that a mistake shows at the start.
+///
+/// # Errors
+///
+/// If the address cannot be bound.
+pub async fn bind(settings: Settings) -> io::Result<TcpListener> {
+    TcpListener::bind(settings.listen).await
+}
+
+/// Serves the pages for as long as it is polled.
+///
+/// # Errors
+///
+/// If the listener breaks.
+pub async fn serve(listener: TcpListener, source: Source) -> io::Result<()> {
+    axum::serve(Guarded::new(listener), router(source)).await
+}
+
+fn router(source: Source) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(health))
+        .route("/readyz", get(readiness))
+        .with_state(source)
+}
+
+async fn metrics(State(source): State<Source>) -> Response {
+    let Some(snapshot) = source.snapshot().await else {
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the workers do not answer in time\n",
+        )
+            .into_response();
+    };
+    match page::render(&snapshot, &source.status) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+/// Does every worker answer?
+async fn health(State(source): State<Source>) -> (StatusCode, &'static str) {
+    let workers = source
+        .snapshot()
+        .await
+        .map_or(0, |snapshot| snapshot.workers);
+    if workers >= source.workers {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "a worker does not answer\n",
+        )
+    }
+}
+
+/// Are new calls welcome?
+async fn readiness(State(source): State<Source>) -> (StatusCode, &'static str) {
+    if source.status.ready.load(Ordering::Relaxed) {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not ready: starting, or draining\n",
+        )
+    }
+}

@@ -1,0 +1,315 @@
+//! The text of `/metrics`: a snapshot under the names that dashboards know. Add a metric here, and where it happens.
+
+use std::sync::atomic::Ordering;
+
+use prometheus::TextEncoder;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
+
+use super::{Status, process};
+use crate::metrics::{BATCH_BOUNDS, Cells, Direction, Snapshot, SocketError};
+use crate::turn::{Cause, Census, Family, Refusal, Transport};
+
+/// Makes the page.
+///
+/// # Errors
+///
+/// If a metric has no name or no sample, which is a bug.
+pub(super) fn render(snapshot: &Snapshot, status: &Status) -> prometheus::Result<String> {
+    let mut page = Page::default();
+    page.census(&snapshot.census);
+    page.traffic(&snapshot.cells);
+    page.requests(&snapshot.cells);
+    page.sockets(&snapshot.cells);
+    page.server(snapshot, status);
+    page.process();
+    TextEncoder::new().encode_to_string(&page.families)
+}
+
+#[derive(Default)]
+struct Page {
+    families: Vec<MetricFamily>,
+}
+
+type Labels<'a> = &'a [(&'a str, &'a str)];
+
+impl Page {
+    fn census(&mut self, census: &Census) {
+        let mut family = Series::gauge(
+            "turn_allocations",
+            "Allocations that live, by the client's transport and the relay's family.",
+        );
+        for transport in Transport::ALL {
+            for address in Family::ALL {
+                let live = census.allocations[transport.index()][address.index()];
+                family.add(
+                    &[
+                        ("transport", transport.label()),
+                        ("family", address.label()),
+                    ],
+                    live as f64,
+                );
+            }
+        }
+        self.push(family);
+        self.one_gauge(
+            "turn_permissions",
+            "Permissions that live.",
+            census.permissions as f64,
+        );
+        self.one_gauge(
+            "turn_channels",
+            "Channels that live.",
+            census.channels as f64,
+        );
+    }
+
+    fn traffic(&mut self, cells: &Cells) {
+        let mut packets = Series::counter("turn_relayed_packets_total", "Packets relayed.");
+        let mut bytes = Series::counter(
+            "turn_relayed_bytes_total",
+            "Payload relayed, without any header.",
+        );
+        for direction in Direction::ALL {
+            for transport in Transport::ALL {
+                for address in Family::ALL {
+                    let labels = [
+                        ("direction", direction.label()),
+                        ("transport", transport.label()),
+                        ("family", address.label()),
+                    ];
+                    let traffic = cells.traffic(direction, transport, address);
+                    packets.add(&labels, traffic.packets as f64);
+                    bytes.add(&labels, traffic.bytes as f64);
+                }
+            }
+        }
+        self.push(packets);
+        self.push(bytes);
+        let mut drops = Series::counter("turn_dropped_packets_total", "Packets that went nowhere.");
+        for cause in Cause::ALL {
+            drops.add(&[("reason", cause.label())], cells.drops(*cause) as f64);
+        }
+        self.push(drops);
+    }
+
+    fn requests(&mut self, cells: &Cells) {
+        let mut requests = Series::counter(
+            "turn_requests_total",
+            "Requests answered, by error code; 0 is success.",
+        );
+        let mut allocations = [("granted", 0), ("challenged", 0), ("refused", 0)];
+        for (method, code, count) in cells.answers() {
+            let code_text = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
+            requests.add(&[("method", method), ("code", &code_text)], count as f64);
+            if method == "allocate" {
+                let result = match code {
+                    Some(0) => 0,
+                    Some(401 | 438) => 1,
+                    Some(_) | None => 2,
+                };
+                allocations[result].1 += count;
+            }
+        }
+        self.push(requests);
+        let help = "Answers to Allocate: granted, asked for (fresh) credentials, or refused.";
+        let mut family = Series::counter("turn_allocations_total", help);
+        for (result, count) in allocations {
+            family.add(&[("result", result)], count as f64);
+        }
+        self.push(family);
+        let mut refusals = Series::counter(
+            "turn_auth_failures_total",
+            "Requests that did not authenticate.",
+        );
+        for refusal in Refusal::ALL {
+            refusals.add(
+                &[("reason", refusal.label())],
+                cells.refusals(*refusal) as f64,
+            );
+        }
+        self.push(refusals);
+    }
+
+    fn sockets(&mut self, cells: &Cells) {
+        let mut errors = Series::counter(
+            "turn_socket_errors_total",
+            "What the kernel said instead of moving a packet.",
+        );
+        for error in SocketError::ALL {
+            errors.add(
+                &[("kind", error.label())],
+                cells.socket_errors(error) as f64,
+            );
+        }
+        self.push(errors);
+        for (name, help, outcomes) in [
+            (
+                "turn_tls_handshakes_total",
+                "TLS handshakes of clients.",
+                cells.handshakes,
+            ),
+            (
+                "turn_streams_total",
+                "Connections of clients, taken or refused by a limit.",
+                cells.streams,
+            ),
+        ] {
+            let mut family = Series::counter(name, help);
+            family.add(&[("result", "ok")], outcomes.ok as f64);
+            family.add(&[("result", "failed")], outcomes.failed as f64);
+            self.push(family);
+        }
+        self.push(batches(cells));
+    }
+
+    fn server(&mut self, snapshot: &Snapshot, status: &Status) {
+        let ports = snapshot.ports;
+        self.one_gauge(
+            "turn_port_pool_total",
+            "Relay ports there are.",
+            ports.total as f64,
+        );
+        self.one_gauge(
+            "turn_port_pool_free",
+            "Relay ports not in use.",
+            ports.total.saturating_sub(ports.used) as f64,
+        );
+        self.one_gauge(
+            "turn_workers",
+            "Workers that answered this scrape.",
+            snapshot.workers as f64,
+        );
+        let restarts = "Workers started afresh after a panic.";
+        self.one_counter(
+            "turn_worker_restarts_total",
+            restarts,
+            snapshot.cells.restarts as f64,
+        );
+        let flag = |flag: bool| f64::from(u8::from(flag));
+        let ready = status.ready.load(Ordering::Relaxed);
+        self.one_gauge(
+            "turn_ready",
+            "1 while new calls are welcome; 0 while draining.",
+            flag(ready),
+        );
+        let stale = status.config_stale.load(Ordering::Relaxed);
+        self.one_gauge(
+            "turn_config_stale",
+            "1 if the last reload failed and older settings are in force.",
+            flag(stale),
+        );
+        let end = status.certificate_end.load(Ordering::Relaxed);
+        if end != 0 {
+            self.one_gauge(
+                "turn_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate in use ends.",
+                end as f64,
+            );
+            let stale = status.certificate_stale.load(Ordering::Relaxed);
+            let help = "1 if the certificate files changed to something that cannot be used.";
+            self.one_gauge("turn_tls_certificate_stale", help, flag(stale));
+        }
+        let dropped = status.log_lines_dropped.load(Ordering::Relaxed);
+        self.one_counter(
+            "turn_log_lines_dropped_total",
+            "Log lines that nobody read in time.",
+            dropped as f64,
+        );
+        let mut build = Series::gauge("turn_build_info", "The version that runs.");
+        build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+        self.push(build);
+    }
+
+    fn process(&mut self) {
+        for (name, help, value) in process::counters() {
+            self.one_counter(name, help, value);
+        }
+        for (name, help, value) in process::gauges() {
+            self.one_gauge(name, help, value);
+        }
+    }
+
+    fn one_gauge(&mut self, name: &str, help: &str, value: f64) {
+        let mut family = Series::gauge(name, help);
+        family.add(&[], value);
+        self.push(family);
+    }
+
+    fn one_counter(&mut self, name: &str, help: &str, value: f64) {
+        let mut family = Series::counter(name, help);
+        family.add(&[], value);
+        self.push(family);
+    }
+
+    fn push(&mut self, family: Series) {
+        self.families.push(family.0);
+    }
+}
+
+/// A metric with its samples.
+struct Series(MetricFamily);
+
+impl Series {
+    fn new(name: &str, help: &str, kind: MetricType) -> Self {
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        Self(family)
+    }
+
+    fn gauge(name: &str, help: &str) -> Self {
+        Self::new(name, help, MetricType::GAUGE)
+    }
+
+    fn counter(name: &str, help: &str) -> Self {
+        Self::new(name, help, MetricType::COUNTER)
+    }
+
+    fn add(&mut self, labels: Labels<'_>, value: f64) {
+        let pairs = labels.iter().map(|(name, value)| {
+            let mut pair = LabelPair::default();
+            pair.set_name((*name).to_owned());
+            pair.set_value((*value).to_owned());
+            pair
+        });
+        let mut metric = Metric::from_label(pairs.collect());
+        if self.0.get_field_type() == MetricType::COUNTER {
+            let mut counter = Counter::default();
+            counter.set_value(value);
+            metric.set_counter(counter);
+        } else {
+            let mut gauge = Gauge::default();
+            gauge.set_value(value);
+            metric.set_gauge(gauge);
+        }
+        self.0.mut_metric().push(metric);
+    }
+}
+
+fn batches(cells: &Cells) -> Series {
+    let mut histogram = Histogram::default();
+    let mut calls = 0;
+    let mut buckets = Vec::new();
+    for (bound, count) in BATCH_BOUNDS.iter().zip(cells.batches.calls) {
+        calls += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64);
+        bucket.set_cumulative_count(calls);
+        buckets.push(bucket);
+    }
+    histogram.set_bucket(buckets);
+    histogram.set_sample_count(cells.batches.calls.iter().sum());
+    histogram.set_sample_sum(cells.batches.packets as f64);
+    let mut metric = Metric::default();
+    metric.set_histogram(histogram);
+    let mut family = Series::new(
+        "turn_batch_size",
+        "Packets that one receive call brought.",
+        MetricType::HISTOGRAM,
+    );
+    family.0.set_metric(vec![metric]);
+    family
+}
