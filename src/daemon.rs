@@ -1,2 +1,440 @@
-#![allow(missing_docs)]
+//! The daemon: wires the parts once, then listens to signals until it ends.
+//!
+//! ```text
+//!  SIGHUP ──▶ reload: read, check, swap; a bad file changes nothing
+//!  SIGTERM, SIGINT ──▶ drain: no new calls, wait for the others; a second one ends at once
+//!  certificate files changed ──▶ new handshakes use the new one
+//!  watchdog ──▶ every worker is asked before the service manager is told that all is well
+//! ```
+//!
+//! All of this runs on the main thread, with the pages of `http`; the workers have threads of their own.
+
+mod certificate;
+mod first_run;
+mod harden;
 mod logging;
+mod signals;
+
+use std::fmt;
+use std::io::{self, Write as _};
+use std::net::UdpSocket;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config, Host, Loaded, Parts, Problem, Sources};
+use crate::http::{self, Status};
+use crate::plane::{self, Adopted, Handle};
+use crate::systemd;
+use certificate::{Change, Watched};
+use logging::Logging;
+use signals::{Signal, Signals};
+
+/// `EX_CONFIG` of sysexits.h: the configuration is bad.
+pub const EXIT_CONFIG: u8 = 78;
+
+/// How often the certificate files are looked at.
+const CERTIFICATE_CHECK: Duration = Duration::from_secs(2);
+/// How often a draining server looks whether calls are left.
+const DRAIN_CHECK: Duration = Duration::from_millis(200);
+/// How long workers may take to end.
+const STOP: Duration = Duration::from_secs(2);
+/// A heartbeat without a service manager that wants one still finds hanging workers.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// Why the server did not start, and what to do about it.
+#[derive(Debug)]
+struct Refusal {
+    what: String,
+    remedy: &'static str,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error: {}\n = help: {}", self.what, self.remedy)
+    }
+}
+
+impl From<io::Error> for Refusal {
+    fn from(error: io::Error) -> Self {
+        Self {
+            what: error.to_string(),
+            remedy: "see what the kernel says, as in `dmesg`",
+        }
+    }
+}
+
+impl Refusal {
+    fn start(error: &plane::StartError) -> Self {
+        Self {
+            what: error.to_string(),
+            remedy: remedy(error.reason()),
+        }
+    }
+
+    fn listen(address: &str, error: &io::Error) -> Self {
+        Self {
+            what: format!("cannot listen on {address}: {error}"),
+            remedy: remedy(error),
+        }
+    }
+}
+
+/// What helps against an error of the kernel at the start.
+fn remedy(error: &io::Error) -> &'static str {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library's kinds are open"
+    )]
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program has this port, perhaps another turnd: `ss -tulpn` shows which"
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            "this host has no such address: `ip address` shows those it has"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE (AmbientCapabilities= in the unit), or socket activation"
+        }
+        _ => "see what the kernel says, as in `dmesg`",
+    }
+}
+
+fn log_warning(problem: &Problem) {
+    warn!(
+        place = problem.place(),
+        key = problem.key,
+        help = problem.remedy,
+        "{}",
+        problem.what
+    );
+}
+
+/// Runs the server until a signal ends it.
+pub fn run(sources: Sources) -> ExitCode {
+    let host = Host::of_process();
+    let loaded = match config::load(&sources, &host) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            complain(&report);
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let logging = logging::start(loaded.config.log.format, &loaded.config.log.level);
+    harden::process();
+    let started = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Refusal::from);
+    let served =
+        started.and_then(|runtime| runtime.block_on(serve(sources, host, loaded, &logging)));
+    drop(logging);
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            complain(&refusal);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// To standard error, where errors go while there is no log; that nobody may read it changes nothing.
+pub fn complain(complaint: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "{complaint}");
+}
+
+async fn serve(
+    sources: Sources,
+    host: Host,
+    loaded: Loaded,
+    logging: &Logging,
+) -> Result<(), Refusal> {
+    let Loaded {
+        config,
+        parts,
+        report,
+    } = loaded;
+    report.warnings().for_each(log_warning);
+    let adopted = systemd::adopted()?;
+    check_relay_addresses(&parts)?;
+    let signals = Signals::new()?;
+    let status = Arc::new(Status {
+        log_lines_dropped: logging.dropped(),
+        ..Status::default()
+    });
+    let pages = match config.metrics {
+        Some(listen) => Some(
+            http::bind(http::Settings { listen })
+                .await
+                .map_err(|error| Refusal::listen(&format!("{listen} (metrics)"), &error))?,
+        ),
+        None => None,
+    };
+    let plane = start_plane(&parts, &adopted)?;
+    if let Some(listener) = pages {
+        let (asked, workers) = (plane.clone(), parts.plane.workers);
+        let source = http::Source::new(workers, Arc::clone(&status), move || {
+            let plane = asked.clone();
+            async move { plane.snapshot().await }
+        });
+        tokio::spawn(http::serve(listener, source));
+    }
+    let workers = parts.plane.workers as u64;
+    let mut daemon = Daemon {
+        sources,
+        host,
+        config,
+        plane,
+        status,
+        logging,
+        signals,
+        certificate: None,
+        workers,
+    };
+    daemon.watch_certificate(&parts);
+    daemon.status.ready.store(true, Ordering::Relaxed);
+    daemon.tell_ready(&parts);
+    daemon.until_stopped().await;
+    daemon.drain().await;
+    stop(daemon.plane);
+    info!("stopped");
+    Ok(())
+}
+
+fn start_plane(parts: &Parts, adopted: &Adopted) -> Result<Handle, Refusal> {
+    let listeners = &parts.plane.listeners;
+    let addresses = adopted
+        .udp
+        .iter()
+        .map(UdpSocket::local_addr)
+        .chain(adopted.tcp.iter().map(|socket| socket.local_addr()));
+    for address in addresses
+        .flatten()
+        .filter(|address| listeners.iter().all(|listen| listen.address != *address))
+    {
+        warn!(%address, "the service manager opened a socket that no [[listen]] names; it stays unused");
+    }
+    let tls = parts
+        .certificate
+        .as_ref()
+        .map(|certificate| Arc::clone(&certificate.server));
+    plane::start(parts.plane.clone(), Arc::clone(&parts.turn), tls, adopted)
+        .map_err(|error| Refusal::start(&error))
+}
+
+/// Relays are bound one by one as calls come; that none can be bound must show at the start.
+fn check_relay_addresses(parts: &Parts) -> Result<(), Refusal> {
+    for relay in &parts.plane.relay.addresses {
+        if let Err(error) = UdpSocket::bind((relay.local, 0)) {
+            return Err(Refusal {
+                what: format!("relays cannot be opened on {}: {error}", relay.local),
+                remedy: "name an address of this host under [relay] addresses; if a NAT maps a public one to it, add \
+                         external = [\"PUBLIC=LOCAL\"]",
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Ends the workers, but does not wait for one that hangs.
+fn stop(plane: Handle) {
+    let (done, stopped) = mpsc::channel();
+    thread::spawn(move || {
+        plane.stop();
+        let _ = done.send(());
+    });
+    if stopped.recv_timeout(STOP).is_err() {
+        error!("a worker does not end; ending without it");
+    }
+}
+
+/// The server in operation.
+struct Daemon<'a> {
+    sources: Sources,
+    host: Host,
+    /// As it was at the start: what needs a restart is compared with this.
+    config: Config,
+    plane: Handle,
+    status: Arc<Status>,
+    logging: &'a Logging,
+    signals: Signals,
+    certificate: Option<Watched>,
+    workers: u64,
+}
+
+impl Daemon<'_> {
+    fn tell_ready(&self, parts: &Parts) {
+        let listening: Vec<String> = parts
+            .plane
+            .listeners
+            .iter()
+            .map(|listen| format!("{} {}", listen.transport.label(), listen.address))
+            .collect();
+        let relays: Vec<String> = parts
+            .plane
+            .relay
+            .addresses
+            .iter()
+            .map(|relay| relay.advertised.to_string())
+            .collect();
+        if self.sources.file.is_none() {
+            first_run::welcome(&self.config, parts, &self.host);
+        }
+        info!(
+            listening = listening.join(", "),
+            relay = relays.join(", "),
+            ports = %format_args!("{}-{}", parts.plane.relay.ports.start(), parts.plane.relay.ports.end()),
+            workers = parts.plane.workers,
+            metrics = self.config.metrics.map(tracing::field::display),
+            version = env!("CARGO_PKG_VERSION"),
+            "ready"
+        );
+        systemd::ready("relaying");
+    }
+
+    /// Serves until the first signal to stop.
+    async fn until_stopped(&mut self) {
+        let mut heartbeat = interval(systemd::heartbeat().unwrap_or(HEARTBEAT));
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut certificate = interval(CERTIFICATE_CHECK);
+        certificate.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                signal = self.signals.next() => match signal {
+                    Signal::Reload => self.reload().await,
+                    Signal::Stop => return,
+                },
+                _ = heartbeat.tick() => self.beat().await,
+                _ = certificate.tick() => self.renew_certificate(),
+            }
+        }
+    }
+
+    /// The service manager hears from the watchdog only if every worker does its work.
+    async fn beat(&self) {
+        if self.plane.alive().await {
+            systemd::alive();
+        } else {
+            error!("a worker does not answer");
+        }
+    }
+
+    /// Reads the configuration again. Only one without errors replaces what is in force.
+    async fn reload(&mut self) {
+        systemd::reloading();
+        self.host.unix = config::unix_now();
+        match config::load(&self.sources, &self.host) {
+            Ok(Loaded {
+                config,
+                parts,
+                report,
+            }) => {
+                report.warnings().for_each(log_warning);
+                for key in self.config.needs_restart(&config) {
+                    warn!(key, "this key has changed; the change waits for a restart");
+                }
+                self.plane.replace_settings(Arc::clone(&parts.turn)).await;
+                self.logging.set_level(&config.log.level);
+                if let Some(certificate) = &parts.certificate {
+                    self.plane.replace_tls(Arc::clone(&certificate.server));
+                }
+                self.watch_certificate(&parts);
+                self.status.config_stale.store(false, Ordering::Relaxed);
+                info!("configuration reloaded");
+                systemd::ready("relaying");
+            }
+            Err(report) => {
+                self.status.config_stale.store(true, Ordering::Relaxed);
+                for problem in report.errors() {
+                    error!(
+                        place = problem.place(),
+                        key = problem.key,
+                        help = problem.remedy,
+                        "configuration not reloaded: {}",
+                        problem.what
+                    );
+                }
+                systemd::ready("the configuration is bad: older settings are in force");
+            }
+        }
+    }
+
+    /// Watches the files of the certificate in use from here on.
+    fn watch_certificate(&mut self, parts: &Parts) {
+        let end = parts
+            .certificate
+            .as_ref()
+            .map_or(0, |certificate| certificate.not_after);
+        self.status.certificate_end.store(end, Ordering::Relaxed);
+        self.status
+            .certificate_stale
+            .store(false, Ordering::Relaxed);
+        self.certificate = parts
+            .certificate
+            .as_ref()
+            .map(|certificate| Watched::new(certificate.files.clone()));
+    }
+
+    /// Looks whether the certificate files have changed.
+    fn renew_certificate(&mut self) {
+        let Some(watched) = &mut self.certificate else {
+            return;
+        };
+        self.host.unix = config::unix_now();
+        match watched.look(&self.host) {
+            Change::None => {}
+            Change::Good(certificate) => {
+                self.plane.replace_tls(Arc::clone(&certificate.server));
+                self.status
+                    .certificate_end
+                    .store(certificate.not_after, Ordering::Relaxed);
+                self.status
+                    .certificate_stale
+                    .store(false, Ordering::Relaxed);
+                info!("certificate renewed");
+            }
+            Change::Bad(complaint) => {
+                self.status.certificate_stale.store(true, Ordering::Relaxed);
+                error!(
+                    help = complaint.remedy,
+                    "certificate not renewed: {}", complaint.what
+                );
+            }
+        }
+    }
+
+    /// Lets no new call in and waits for the others, until the time is up or a second signal comes.
+    async fn drain(&mut self) {
+        let patience = self.config.server.drain_timeout;
+        self.status.ready.store(false, Ordering::Relaxed);
+        systemd::stopping("waiting for calls to end");
+        self.plane.drain(true).await;
+        let end = Instant::now() + patience;
+        info!(seconds = patience.as_secs(), "draining");
+        loop {
+            let snapshot = self.plane.snapshot().await;
+            let allocations: u64 = snapshot.census.allocations.as_flattened().iter().sum();
+            if allocations == 0 && snapshot.workers == self.workers {
+                return;
+            }
+            systemd::bear_with_me(patience + STOP);
+            self.beat().await;
+            tokio::select! {
+                signal = self.signals.next() => if signal == Signal::Stop {
+                    warn!(allocations, "ended at once by a second signal");
+                    return;
+                },
+                () = sleep_until(end) => {
+                    warn!(allocations, "the time for calls to end is up");
+                    return;
+                }
+                () = sleep(DRAIN_CHECK) => {}
+            }
+        }
+    }
+}

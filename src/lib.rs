@@ -6,4 +6,14 @@ pub mod stun;
 pub mod turn;
 
 #[cfg(feature = "server")]
+pub mod config;
+#[cfg(feature = "server")]
+pub mod credential;
+#[cfg(feature = "server")]
+pub mod daemon;
+#[cfg(feature = "server")]
+pub mod http;
+#[cfg(feature = "server")]
 pub mod plane;
+#[cfg(feature = "server")]
+pub mod systemd;

@@ -14,16 +14,14 @@ use super::certificate::Certificate;
 use super::document::Sources;
 use super::host::{self, FoundBy, Host};
 use super::problem::{Complaint, Report};
-use super::secrets::{self, SHORT_SECRET, Secret};
+use super::secrets::{self, OWN_SECRET, SHORT_SECRET, Secret};
 use super::{Auth, Config, SecretFile, SecretSource, password_weakness};
 
 /// The port of STUN and TURN (RFC 8656 §18.5).
 const TURN_PORT: u16 = 3478;
 /// Descriptors that are neither relay nor client: logs, metrics, epoll, and some to spare.
 const SPARE_DESCRIPTORS: u64 = 256;
-/// The file in the state directory that holds the secret the server made.
-const OWN_SECRET: &str = "auth-secret";
-/// Likewise, for nonces of servers without shared secrets.
+/// The file in the state directory from which nonces of servers without shared secrets are sealed.
 const OWN_NONCE_KEY: &str = "nonce-key";
 /// What a nonce key is derived with, so that it tells nothing about the secret it is derived from.
 const NONCE_KEY_LABEL: &[u8] = b"turnd nonce key, version 1";

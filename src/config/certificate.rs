@@ -32,6 +32,8 @@ pub struct CertificateFiles {
 /// A certificate that may be used.
 #[derive(Clone, Debug)]
 pub struct Certificate {
+    /// Where it was read.
+    pub files: CertificateFiles,
     /// What the listeners use.
     pub server: Arc<ServerConfig>,
     /// When it ends, in seconds since 1970.
@@ -84,6 +86,7 @@ impl CertificateFiles {
         }
         let server = server_config(chain, key).map_err(|error| ("key", explain(&error)))?;
         Ok(Certificate {
+            files: self.clone(),
             server: Arc::new(server),
             not_after,
         })

@@ -32,7 +32,7 @@ use crate::plane::Listen;
 use crate::turn::{Limits, OnExpiry, PasswordAlgorithms, Peers, SecretAlgorithm};
 
 pub use assemble::{Loaded, Parts, load};
-pub use certificate::{Certificate, CertificateFiles};
+pub use certificate::{Certificate, CertificateFiles, Stamp};
 pub use document::{ENVIRONMENT_PREFIX, Sources};
 pub use host::{FoundBy, Host, unix_now};
 pub use problem::{Complaint, Problem, Report, Severity};

@@ -21,6 +21,9 @@ pub type Secret = Zeroizing<Vec<u8>>;
 /// Below this, a shared secret is warned about (128 bits, if every byte were random).
 pub(super) const SHORT_SECRET: usize = 16;
 
+/// The file in the state directory that holds the shared secret the server made.
+pub(super) const OWN_SECRET: &str = "auth-secret";
+
 /// What nobody calls a secret is longer than this.
 const LONGEST_FILE: u64 = 64 * 1024;
 
@@ -142,8 +145,13 @@ impl StateDirectory {
     }
 
     /// The path of a file in it.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    /// The path of the shared secret that the server makes for itself.
+    pub fn own_secret(&self) -> PathBuf {
+        self.path(OWN_SECRET)
     }
 
     /// The secret of this name; made now if there is none yet.

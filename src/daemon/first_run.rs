@@ -1,0 +1,143 @@
+//! What a server without a configuration file says of itself: what is on, how to use it, what is off and how to
+//! turn it on.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::time::Duration;
+
+use super::logging;
+use crate::config::{Config, FoundBy, Host, Parts};
+use crate::credential::{Credential, Urls};
+
+/// How long the credential in the greeting is good.
+const TTL: Duration = Duration::from_secs(3600);
+
+/// Greets whoever started the server by hand. Under a service manager nobody reads it, and a credential in a
+/// journal is one too many.
+pub(super) fn welcome(config: &Config, parts: &Parts, host: &Host) {
+    if logging::stderr_is_the_journal() {
+        return;
+    }
+    // That nobody reads it is no reason to stop.
+    let _ = io::stdout().write_all(greeting(config, parts, host).as_bytes());
+}
+
+fn greeting(config: &Config, parts: &Parts, host: &Host) -> String {
+    let listeners: Vec<String> = parts
+        .plane
+        .listeners
+        .iter()
+        .map(|listen| format!("{} {}", listen.transport.label(), listen.address))
+        .collect();
+    let relays: Vec<String> = parts
+        .plane
+        .relay
+        .addresses
+        .iter()
+        .map(|relay| relay.advertised.to_string())
+        .collect();
+    let ports = &parts.plane.relay.ports;
+    let mut text = String::from("turnd relays calls on this host.\n\n");
+    line(&mut text, "clients come in at", &listeners.join(", "));
+    line(
+        &mut text,
+        "relays are at",
+        &format!(
+            "{}, ports {}-{}",
+            relays.join(" and "),
+            ports.start(),
+            ports.end()
+        ),
+    );
+    if let Some(remark) = remark(parts) {
+        line(&mut text, "", remark);
+    }
+    if parts.own_secret {
+        line(
+            &mut text,
+            "shared secret",
+            &format!(
+                "{} (made by turnd, for its eyes alone)",
+                host.state.own_secret().display()
+            ),
+        );
+    }
+    if let Some(secret) = parts.secrets.first() {
+        let urls = Urls::new(None, &parts.plane.listeners, &parts.plane.relay.addresses);
+        let credential = Credential::mint(secret, "first-run", TTL, host.unix);
+        let _ = write!(
+            text,
+            "\nPaste this into two pages; it is good for an hour. With iceTransportPolicy: \"relay\" beside iceServers, every\n\
+             call goes through this server.\n\n{}\n",
+            urls.script(&credential)
+        );
+        line(
+            &mut text,
+            "more of these",
+            "turnd credential --user alice --ttl 1h --js",
+        );
+    }
+    line(
+        &mut text,
+        "your own settings",
+        "turnd show-config --defaults > turnd.toml; turnd --config turnd.toml",
+    );
+    text.push_str("\nOff:\n");
+    if config.tls.is_none() {
+        line(
+            &mut text,
+            "TLS",
+            "a certificate under [tls], and a [[listen]] with transport = \"tls\"",
+        );
+    }
+    if config.metrics.is_none() {
+        line(
+            &mut text,
+            "metrics",
+            "turnd --set metrics.listen=127.0.0.1:9641",
+        );
+    }
+    if config.peers.allow.is_empty() {
+        line(
+            &mut text,
+            "private peers",
+            "refused, as is this host itself; turnd --set peers.allow=10.1.0.0/16 opens a network",
+        );
+    }
+    text.push('\n');
+    text
+}
+
+/// What the way the relay address was found means for who can call.
+fn remark(parts: &Parts) -> Option<&'static str> {
+    match parts.found_by? {
+        FoundBy::Loopback => Some("there is no network: only pages on this very host can call"),
+        FoundBy::Interface => {
+            Some("there is no way to the world: only hosts in this network can call")
+        }
+        FoundBy::DefaultRoute
+            if parts
+                .plane
+                .relay
+                .addresses
+                .iter()
+                .any(|relay| is_private(relay.advertised)) =>
+        {
+            Some(
+                "a private address: for calls from outside, forward the ports and set relay.external=PUBLIC=PRIVATE",
+            )
+        }
+        FoundBy::DefaultRoute => None,
+    }
+}
+
+fn is_private(address: std::net::IpAddr) -> bool {
+    match address {
+        std::net::IpAddr::V4(v4) => v4.is_private(),
+        std::net::IpAddr::V6(v6) => v6.is_unique_local(),
+    }
+}
+
+fn line(text: &mut String, what: &str, value: &str) {
+    let _ = writeln!(text, "  {what:<20}{value}");
+}
