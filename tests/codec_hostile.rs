@@ -17,7 +17,8 @@ mod allocations;
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// An attribute of each shape: what its value begins with, what fills the rest, and which lengths are then good.
+/// An attribute of each shape: what its value begins with, what fills the rest, and which lengths
+/// are then good.
 struct Shape {
     kind: Attribute,
     start: &'static [u8],
@@ -81,7 +82,8 @@ fn a38_every_pair_of_header_length_and_attribute_length() {
     }
 }
 
-/// Every shape with every attribute length, in a message that it fills, that has more, and that has too little.
+/// Every shape with every attribute length, in a message that it fills, that has more, and that has
+/// too little.
 #[test]
 fn a38_every_shape_with_every_attribute_length() {
     for shape in SHAPES {
@@ -104,7 +106,8 @@ fn message_of(shape: &Shape) -> Vec<u8> {
     bytes
 }
 
-/// One pair; what the attribute leaves free must be an attribute too, or the message is broken for another reason.
+/// One pair; what the attribute leaves free must be an attribute too, or the message is broken for
+/// another reason.
 fn check_pair(shape: &Shape, bytes: &mut [u8], length: usize) {
     put_u16(bytes, 2, bytes.len() - 20);
     if bytes.len() > 20 {

@@ -91,7 +91,8 @@ fn decode_theirs(bytes: &[u8]) -> Option<Theirs> {
     message.unmarshal_binary(bytes).ok().map(|()| message)
 }
 
-/// What is not in the message in its own right: the last two by which a message ends, and what the other crate renames.
+/// What is not in the message in its own right: the last two by which a message ends, and what the
+/// other crate renames.
 fn is_plain(kind: Attribute) -> bool {
     !matches!(
         kind,

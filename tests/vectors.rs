@@ -193,7 +193,8 @@ fn rfc8489_b_1_request_with_sha256_integrity_and_userhash() {
     assert!(!message.verify(&long_term_key()));
 }
 
-/// The RFC's length counts the header too, and its HMAC was computed so: right only for a message that is none.
+/// The RFC's length counts the header too, and its HMAC was computed so: right only for a message
+/// that is none.
 #[test]
 fn rfc8489_b_1_as_printed_is_no_message() {
     // As printed: without PASSWORD-ALGORITHM.

@@ -31,7 +31,8 @@ impl Mask {
         ])
     }
 
-    /// XORs from the mask's start: the port with its first 2 bytes, an address with its first 4 or all 16.
+    /// XORs from the mask's start: the port with its first 2 bytes, an address with its first 4 or
+    /// all 16.
     fn apply<const N: usize>(self, mut bytes: [u8; N]) -> [u8; N] {
         for (byte, mask) in bytes.iter_mut().zip(self.0) {
             *byte ^= mask;

@@ -1,7 +1,7 @@
 //! The table of attributes, their shapes, and the typed getters that follow from it.
 //!
-//! A new attribute is one row: its number, its name, and the getter with the shape that reads it. What stands here is
-//! *known*: never the reason for a 420, even where it is not expected \[S12\].
+//! A new attribute is one row: its number, its name, and the getter with the shape that reads it.
+//! What stands here is *known*: never the reason for a 420, even where it is not expected \[S12\].
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -171,7 +171,8 @@ impl<'a> Message<'a> {
         std::iter::from_fn(move || list.u16().map(Attribute))
     }
 
-    /// The list of password algorithms as it stands in the message, to be compared with the one that was sent.
+    /// The list of password algorithms as it stands in the message, to be compared with the one
+    /// that was sent.
     pub fn password_algorithms(&self) -> Option<&'a [u8]> {
         self.get(Attribute::PASSWORD_ALGORITHMS)
     }

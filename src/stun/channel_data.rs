@@ -55,8 +55,8 @@ pub struct ChannelData<'a> {
 impl<'a> ChannelData<'a> {
     /// Parses a datagram, or one frame of a stream with or without its padding.
     ///
-    /// `None` for another kind of message and for one shorter than its length says; bytes behind the data are padding,
-    /// however many \[C4\].
+    /// `None` for another kind of message and for one shorter than its length says; bytes behind
+    /// the data are padding, however many \[C4\].
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);

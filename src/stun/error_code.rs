@@ -1,4 +1,5 @@
-//! Error codes and their reason phrases (RFC 8489 §14.8, RFC 8656 §19, RFC 6062 §6.3, RFC 8016 §4.2).
+//! Error codes and their reason phrases (RFC 8489 §14.8, RFC 8656 §19, RFC 6062 §6.3, RFC 8016
+//! §4.2).
 
 use std::fmt;
 
@@ -51,7 +52,8 @@ error_codes! {
 }
 
 impl ErrorCode {
-    /// Reads class, number and phrase, which stand behind 2 bytes that each attribute uses in its own way \[S7\].
+    /// Reads class, number and phrase, which stand behind 2 bytes that each attribute uses in its
+    /// own way \[S7\].
     pub(super) fn read<'a>(reader: &mut Reader<'a>) -> Option<(Self, &'a str)> {
         let [class, number] = reader.array()?;
         // Only 3 bits are the class; those before it are ignored.

@@ -3,10 +3,12 @@
 use super::reader::RawAttribute;
 use super::reader::Reader;
 
-/// Keeps the CRC-32 of a packet of another protocol from being taken for a FINGERPRINT: "STUN" in ASCII.
+/// Keeps the CRC-32 of a packet of another protocol from being taken for a FINGERPRINT: "STUN" in
+/// ASCII.
 const MASK: u32 = 0x5354_554E;
 
-/// The value for a message whose bytes up to the attribute are `before`; their length field counts FINGERPRINT.
+/// The value for a message whose bytes up to the attribute are `before`; their length field counts
+/// FINGERPRINT.
 pub(super) fn value(before: &[u8]) -> [u8; 4] {
     (crc32fast::hash(before) ^ MASK).to_be_bytes()
 }

@@ -1,7 +1,8 @@
 //! In a byte stream: where does the next message end (RFC 8489 §6.2.2, RFC 8656 §12.5) \[S14\].
 //!
-//! STUN messages are multiples of 4 bytes long; ChannelData is padded to one, and its length field does not count the
-//! padding \[C5\]. Whatever is neither ends the conversation: there is no way to find the next message behind it.
+//! STUN messages are multiples of 4 bytes long; ChannelData is padded to one, and its length field
+//! does not count the padding \[C5\]. Whatever is neither ends the conversation: there is no way to
+//! find the next message behind it.
 
 use super::channel_data::{CHANNEL_HEADER_LENGTH, ChannelNumber};
 use super::reader::Reader;
@@ -28,7 +29,8 @@ pub fn next_frame(bytes: &[u8]) -> Frame {
     next_frame_within(bytes, LARGEST_FRAME)
 }
 
-/// As [`next_frame`], but a frame of more than `largest` bytes is garbage as soon as its length is seen.
+/// As [`next_frame`], but a frame of more than `largest` bytes is garbage as soon as its length is
+/// seen.
 pub fn next_frame_within(bytes: &[u8], largest: usize) -> Frame {
     match Kind::of(bytes) {
         _ if bytes.is_empty() => Frame::NeedMore(CHANNEL_HEADER_LENGTH),

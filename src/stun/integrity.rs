@@ -1,4 +1,5 @@
-//! Message integrity and what it needs: keys, password algorithms, user hashes (RFC 8489 §9.2, §14.4–§14.6, §18.5).
+//! Message integrity and what it needs: keys, password algorithms, user hashes (RFC 8489 §9.2,
+//! §14.4–§14.6, §18.5).
 
 use std::fmt;
 
@@ -13,7 +14,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::attribute::Attribute;
 use super::reader::Reader;
 
-/// A key for message integrity: what is derived from a password, never the password. Wiped when dropped.
+/// A key for message integrity: what is derived from a password, never the password. Wiped when
+/// dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Key {
     bytes: [u8; LONGEST_KEY],
@@ -23,12 +25,14 @@ pub struct Key {
 }
 
 impl Key {
-    /// MD5 of `username:realm:password`, 16 bytes \[A5\]. The parts are taken as the bytes they are.
+    /// MD5 of `username:realm:password`, 16 bytes \[A5\]. The parts are taken as the bytes they
+    /// are.
     pub fn md5(username: &[u8], realm: &[u8], password: &[u8]) -> Self {
         Self::derive::<Md5>(PasswordAlgorithm::Md5, username, realm, password)
     }
 
-    /// SHA-256 of `username:realm:password`, 32 bytes \[A5\]. The parts are taken as the bytes they are.
+    /// SHA-256 of `username:realm:password`, 32 bytes \[A5\]. The parts are taken as the bytes they
+    /// are.
     pub fn sha256(username: &[u8], realm: &[u8], password: &[u8]) -> Self {
         Self::derive::<Sha256>(PasswordAlgorithm::Sha256, username, realm, password)
     }
@@ -118,7 +122,8 @@ impl PasswordAlgorithm {
         }
     }
 
-    /// Its entry in PASSWORD-ALGORITHMS, and the value of PASSWORD-ALGORITHM: the number, and no parameters \[A9\].
+    /// Its entry in PASSWORD-ALGORITHMS, and the value of PASSWORD-ALGORITHM: the number, and no
+    /// parameters \[A9\].
     pub const fn entry(self) -> [u8; 4] {
         match self {
             Self::Md5 => [0, 1, 0, 0],
@@ -134,7 +139,8 @@ impl PasswordAlgorithm {
             .collect()
     }
 
-    /// The entries of a value of PASSWORD-ALGORITHMS: number and parameters. Ends at the first that is cut short.
+    /// The entries of a value of PASSWORD-ALGORITHMS: number and parameters. Ends at the first that
+    /// is cut short.
     pub fn entries(list: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
         let mut reader = Reader::new(list);
         // An entry looks exactly like an attribute: number, length, parameters, padding.
@@ -183,7 +189,8 @@ impl Integrity {
             .unwrap_or(false)
     }
 
-    /// Gives the right value behind `covered` to `then`; `None` when that is no beginning of a message.
+    /// Gives the right value behind `covered` to `then`; `None` when that is no beginning of a
+    /// message.
     pub(super) fn with_value<T>(
         self,
         key: &Key,
@@ -197,7 +204,8 @@ impl Integrity {
     }
 }
 
-/// The HMAC of a message up to the integrity attribute, computed as if it ended with that attribute (RFC 8489 §14.5).
+/// The HMAC of a message up to the integrity attribute, computed as if it ended with that attribute
+/// (RFC 8489 §14.5).
 ///
 /// The length field is swapped while hashing, so the message is neither copied nor changed.
 fn hmac<M: Mac + KeyInit>(key: &Key, covered: &[u8]) -> Option<Output<M>> {

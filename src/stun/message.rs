@@ -6,13 +6,15 @@ use std::ops::Range;
 use super::attribute::Attribute;
 use super::fingerprint;
 use super::integrity::{Integrity, Key};
+use super::method::{Class, Method, TOP_BITS};
 use super::reader::{RawAttribute, Reader};
 use super::{HEADER_LENGTH, MAGIC_COOKIE, padding};
 
 /// A well-formed STUN message, borrowed from the bytes it came in.
 ///
-/// Well-formed means: exactly as long as its header says, every attribute within it, FINGERPRINT right if there is one.
-/// Values are looked at when asked for: a getter gives `None` for an absent attribute and [`Malformed`] for a broken one.
+/// Well-formed means: exactly as long as its header says, every attribute within it, FINGERPRINT
+/// right if there is one. Values are looked at when asked for: a getter gives `None` for an absent
+/// attribute and [`Malformed`] for a broken one.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     bytes: &'a [u8],
@@ -21,10 +23,12 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Checks the header, the bounds of every attribute \[S1\] and FINGERPRINT \[S5\]. One pass, nothing allocated.
+    /// Checks the header, the bounds of every attribute \[S1\] and FINGERPRINT \[S5\]. One pass,
+    /// nothing allocated.
     ///
     /// # Errors
-    /// What is broken first. A message of RFC 3489, which has no magic cookie, is [`ParseError::Cookie`].
+    /// What is broken first. A message of RFC 3489, which has no magic cookie, is
+    /// [`ParseError::Cookie`].
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         let mut reader = Reader::new(bytes);
         let [t0, t1, l0, l1] = reader.array().ok_or(ParseError::Length)?;
@@ -73,8 +77,8 @@ impl<'a> Message<'a> {
 
     /// The attributes that count, in order, each with its value without padding.
     ///
-    /// Behind MESSAGE-INTEGRITY only MESSAGE-INTEGRITY-SHA256 and FINGERPRINT count, behind MESSAGE-INTEGRITY-SHA256
-    /// only FINGERPRINT \[S4\].
+    /// Behind MESSAGE-INTEGRITY only MESSAGE-INTEGRITY-SHA256 and FINGERPRINT count, behind
+    /// MESSAGE-INTEGRITY-SHA256 only FINGERPRINT \[S4\].
     pub fn attributes(&self) -> Attributes<'a> {
         Attributes(self.counted())
     }
@@ -118,9 +122,11 @@ impl<'a> Message<'a> {
         self.find(Attribute::MESSAGE_INTEGRITY_SHA256).is_some()
     }
 
-    /// Whether the sender knew `key`, by MESSAGE-INTEGRITY-SHA256 if that is there, otherwise by MESSAGE-INTEGRITY.
+    /// Whether the sender knew `key`, by MESSAGE-INTEGRITY-SHA256 if that is there, otherwise by
+    /// MESSAGE-INTEGRITY.
     ///
-    /// False without either, and for a truncated SHA-256 \[S6\]. The comparison takes constant time.
+    /// False without either, and for a truncated SHA-256 \[S6\]. The comparison takes constant
+    /// time.
     pub fn verify(&self, key: &Key) -> bool {
         let (integrity, found) = match self.find(Attribute::MESSAGE_INTEGRITY_SHA256) {
             Some(found) => (Integrity::Sha256, Some(found)),
@@ -132,9 +138,11 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// The comprehension-required attributes that are not in the table, each once, at most 16 \[S12\].
+    /// The comprehension-required attributes that are not in the table, each once, at most 16
+    /// \[S12\].
     ///
-    /// Those behind integrity do not count. The limit keeps a 420 from being larger than what asked for it.
+    /// Those behind integrity do not count. The limit keeps a 420 from being larger than what asked
+    /// for it.
     pub fn unknown_required(&self) -> impl Iterator<Item = Attribute> + use<'a> {
         let mut counted = self.counted();
         let mut seen = [None; MOST_UNKNOWN];
@@ -264,94 +272,6 @@ impl fmt::Display for Malformed {
 
 impl std::error::Error for Malformed {}
 
-/// A STUN method: 12 bits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Method(pub u16);
-
-macro_rules! methods {
-    ($($number:literal $constant:ident $name:literal;)*) => {
-        impl Method {
-            $(
-                #[doc = concat!($name, ".")]
-                pub const $constant: Self = Self($number);
-            )*
-
-            /// Every method that has a constant.
-            pub const ALL: &'static [Self] = &[$(Self::$constant),*];
-        }
-
-        impl fmt::Display for Method {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self.0 {
-                    $($number => f.write_str($name),)*
-                    other => write!(f, "0x{other:03X}"),
-                }
-            }
-        }
-    };
-}
-
-methods! {
-    0x001 BINDING "Binding";
-    0x003 ALLOCATE "Allocate";
-    0x004 REFRESH "Refresh";
-    0x006 SEND "Send";
-    0x007 DATA "Data";
-    0x008 CREATE_PERMISSION "CreatePermission";
-    0x009 CHANNEL_BIND "ChannelBind";
-    0x00A CONNECT "Connect";
-    0x00B CONNECTION_BIND "ConnectionBind";
-    0x00C CONNECTION_ATTEMPT "ConnectionAttempt";
-}
-
-impl Method {
-    /// Message type with the two class bits taken out.
-    const fn of_kind(kind: u16) -> Self {
-        Self(kind & 0x000F | (kind & 0x00E0) >> 1 | (kind & 0x3E00) >> 2)
-    }
-
-    /// Message type: the class bits stand between those of the method (RFC 8489 §5).
-    pub(super) const fn kind(self, class: Class) -> u16 {
-        let class = match class {
-            Class::Request => 0x0000,
-            Class::Indication => 0x0010,
-            Class::Success => 0x0100,
-            Class::Error => 0x0110,
-        };
-        self.0 & 0x000F | (self.0 & 0x0070) << 1 | (self.0 & 0x0F80) << 2 | class
-    }
-}
-
-impl fmt::Debug for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Method({self})")
-    }
-}
-
-/// The class of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Class {
-    /// Wants a response.
-    Request,
-    /// Wants none.
-    Indication,
-    /// The request was done.
-    Success,
-    /// The request was refused.
-    Error,
-}
-
-impl Class {
-    const fn of_kind(kind: u16) -> Self {
-        match kind & 0x0110 {
-            0x0000 => Self::Request,
-            0x0010 => Self::Indication,
-            0x0100 => Self::Success,
-            _ => Self::Error,
-        }
-    }
-}
-
 /// The 96 bits that join request and response.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TransactionId(pub [u8; 12]);
@@ -362,7 +282,6 @@ impl fmt::Debug for TransactionId {
     }
 }
 
-const TOP_BITS: u16 = 0xC000;
 const ATTRIBUTE_HEADER_LENGTH: usize = 4;
 const MOST_UNKNOWN: usize = 16;
 
@@ -526,7 +445,8 @@ mod tests {
     fn s5_a_right_fingerprint_is_taken_and_a_wrong_one_is_an_error() {
         let good = with_fingerprint(&[LIFETIME]);
         assert!(Message::parse(&good).unwrap().has_fingerprint());
-        // Not the header of LIFETIME nor the type of FINGERPRINT: changed, they hide that there is a fingerprint.
+        // Not the header of LIFETIME nor the type of FINGERPRINT: changed, they hide that there is
+        // a fingerprint.
         let fingerprint = good.len() - 8;
         for byte in (0..20)
             .chain(24..fingerprint)
@@ -572,7 +492,8 @@ mod tests {
                 .verify(&key())
         );
         for length in [0u8, 4, 16, 20, 24, 28] {
-            // Each is what a sender that truncates would send: the length field of its HMAC is its own.
+            // Each is what a sender that truncates would send: the length field of its HMAC is its
+            // own.
             let value = Integrity::Sha256
                 .with_value(&key(), &request(&[LIFETIME]), |value| {
                     value[..usize::from(length)].to_vec()
@@ -723,27 +644,6 @@ mod tests {
         assert_eq!(&bytes[range], b"hello");
         let empty = request(&[&[0, 0x13, 0, 0]]);
         assert_eq!(Message::parse(&empty).unwrap().data(), Some(24..24));
-    }
-
-    #[test]
-    fn method_and_class_share_the_type() {
-        for class in [
-            Class::Request,
-            Class::Indication,
-            Class::Success,
-            Class::Error,
-        ] {
-            for method in 0..0x1000 {
-                let kind = Method(method).kind(class);
-                assert_eq!(
-                    (Method::of_kind(kind), Class::of_kind(kind)),
-                    (Method(method), class)
-                );
-                assert_eq!(kind & TOP_BITS, 0);
-            }
-        }
-        assert_eq!(Method::ALLOCATE.kind(Class::Error), 0x0113);
-        assert_eq!(Method::DATA.kind(Class::Indication), 0x0017);
     }
 
     #[test]

@@ -12,12 +12,13 @@
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! ```
 //!
-//! A [`Message`] borrows the bytes it was parsed from; a [`Writer`] appends one to a buffer. [`ChannelData`] is TURN's
-//! other framing, and [`framing`] finds where messages end in a byte stream.
+//! A [`Message`] borrows the bytes it was parsed from; a [`Writer`] appends one to a buffer.
+//! [`ChannelData`] is TURN's other framing, and [`framing`] finds where messages end in a byte
+//! stream.
 //!
-//! Promises: total on any bytes (no panic, no overflow, no unbounded work), nothing allocated while parsing, secrets
-//! wiped and compared in constant time. It knows types, lengths and values; which of them a request needs is for the
-//! layer above. No state, no clock, no policy.
+//! Promises: total on any bytes (no panic, no overflow, no unbounded work), nothing allocated while
+//! parsing, secrets wiped and compared in constant time. It knows types, lengths and values; which
+//! of them a request needs is for the layer above. No state, no clock, no policy.
 #![cfg_attr(
     not(test),
     deny(
@@ -40,6 +41,7 @@ mod fingerprint;
 pub mod framing;
 mod integrity;
 mod message;
+mod method;
 mod reader;
 mod writer;
 
@@ -47,7 +49,8 @@ pub use attribute::{AddressError, Attribute, ChangeRequest, Icmp};
 pub use channel_data::{ChannelData, ChannelNumber};
 pub use error_code::ErrorCode;
 pub use integrity::{Integrity, Key, PasswordAlgorithm, userhash};
-pub use message::{Attributes, Class, Malformed, Message, Method, ParseError, TransactionId};
+pub use message::{Attributes, Malformed, Message, ParseError, TransactionId};
+pub use method::{Class, Method};
 pub use writer::{Writer, data_indication_head};
 
 /// What a datagram, or the next frame of a stream, is by its first byte (RFC 7983, RFC 8656 §12).

@@ -7,13 +7,15 @@ use super::attribute::{AddressError, Attribute, ChangeRequest, Icmp};
 use super::error_code::{self, ErrorCode};
 use super::fingerprint;
 use super::integrity::{Integrity, Key, PasswordAlgorithm};
-use super::message::{Class, Method, TransactionId};
+use super::message::TransactionId;
+use super::method::{Class, Method};
 use super::{HEADER_LENGTH, MAGIC_COOKIE, padding};
 
 /// Appends one message to a buffer; what stands before it stays.
 ///
-/// Every byte of the message is written here, padding as zeros: nothing of an earlier use of the buffer shows \[S2\]. An
-/// attribute for which there is no room, since the message's length is 16 bits, is left out whole.
+/// Every byte of the message is written here, padding as zeros: nothing of an earlier use of the
+/// buffer shows \[S2\]. An attribute for which there is no room, since the message's length is 16
+/// bits, is left out whole.
 #[must_use = "a message ends with one of the `finish` methods"]
 #[derive(Debug)]
 pub struct Writer<'b> {
@@ -224,10 +226,11 @@ impl<'b> Writer<'b> {
     }
 }
 
-/// Writes what stands before the data in a Data indication from `peer`, and returns its length: 36 or 48 bytes.
+/// Writes what stands before the data in a Data indication from `peer`, and returns its length: 36
+/// or 48 bytes.
 ///
-/// The data itself follows, and then its zero padding to a multiple of 4. `None` when `data_length` is too large for one
-/// message, which is more than a UDP datagram over IPv4 can hold.
+/// The data itself follows, and then its zero padding to a multiple of 4. `None` when `data_length`
+/// is too large for one message, which is more than a UDP datagram over IPv4 can hold.
 pub fn data_indication_head(
     id: TransactionId,
     peer: SocketAddr,

@@ -5,7 +5,8 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// The system's allocator, counted. To be declared as the `#[global_allocator]` of a test or a bench.
+/// The system's allocator, counted. To be declared as the `#[global_allocator]` of a test or a
+/// bench.
 pub(crate) struct Counting;
 
 /// How often `work` allocated or enlarged memory on this thread, and what it returned.
