@@ -2,9 +2,11 @@
 //! writes its own requests and checks every answer for what must hold of all of them.
 
 #![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     dead_code,
     unreachable_pub,
-    reason = "each test file is a crate of its own and uses its part"
+    reason = "each test file is a crate of its own, and uses its part"
 )]
 
 use std::collections::BTreeMap;
@@ -162,7 +164,12 @@ impl Turn {
     }
 
     /// A datagram from a peer; what the client is sent, all in one.
-    pub fn from_peer(&mut self, relay: RelayId, peer: &str, data: &[u8]) -> Result<Vec<u8>, Cause> {
+    pub fn peer_sends(
+        &mut self,
+        relay: RelayId,
+        peer: &str,
+        data: &[u8],
+    ) -> Result<Vec<u8>, Cause> {
         let verdict = self
             .server
             .peer_input(self.now, relay, address(peer), data.len());
