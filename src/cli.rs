@@ -30,19 +30,26 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  turnd                                            try it, without any file
-  turnd show-config --defaults > turnd.toml        begin a configuration: every key, with its explanation
-  turnd check-config --config turnd.toml           see all of its mistakes at once
-  turnd --config turnd.toml                        run it
-  turnd --set relay.ports=50000-50999              change a key for once; TURND__RELAY__PORTS=... does the same
-  turnd credential --user alice --ttl 1h --js      what to paste into a page
+  Try it, without any file:
+      turnd
+  Begin a configuration: every key, with its explanation:
+      turnd show-config --defaults > turnd.toml
+  See all of its mistakes at once, then run it:
+      turnd check-config --config turnd.toml
+      turnd --config turnd.toml
+  Change a key for once, in either of two ways:
+      turnd --set relay.ports=50000-50999
+      TURND__RELAY__PORTS=50000-50999 turnd
+  Make what to paste into a page:
+      turnd credential --user alice --ttl 1h --js
 
 Signals:
-  SIGHUP    read the configuration and the certificate again; calls go on, a bad file changes nothing
-  SIGTERM   let no new call in, wait for the others ([server] drain_timeout), end; a second one ends at once
+  SIGHUP   read configuration and certificate again; a bad one changes nothing
+  SIGTERM  let no new call in, wait for the others ([server] drain_timeout),
+           end; a second one ends at once
 
 Exit codes:
-  0 success    1 failure    2 wrong use of the command line    78 bad configuration";
+  0 success   1 failure   2 wrong command line   78 bad configuration";
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug, Args)]
@@ -56,7 +63,7 @@ struct Given {
         help_heading = "Configuration"
     )]
     config: Option<PathBuf>,
-    /// Set a key, whatever the file and the environment say, as in relay.ports=50000-50999; may be repeated
+    /// Set a key, whatever file and environment say; may be repeated
     #[arg(long, value_name = "PATH=VALUE", global = true, help_heading = "Configuration", value_parser = assignment)]
     set: Vec<String>,
 }
@@ -146,8 +153,9 @@ fn check_config(sources: &Sources) -> ExitCode {
     };
     tell(&report);
     let (errors, warnings) = (report.errors().count(), report.warnings().count());
+    let verdict = if good { "good" } else { "not usable" };
     complain(&format_args!(
-        "{}, {}",
+        "the configuration is {verdict}: {}, {}",
         number(errors, "error"),
         number(warnings, "warning")
     ));
@@ -160,6 +168,7 @@ fn check_config(sources: &Sources) -> ExitCode {
 
 fn number(count: usize, what: &str) -> String {
     match count {
+        0 => format!("no {what}"),
         1 => format!("1 {what}"),
         count => format!("{count} {what}s"),
     }

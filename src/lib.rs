@@ -1,9 +1,38 @@
-//! turnd: a STUN and TURN relay server.
+//! turnd: a STUN and TURN relay server (RFC 8489, RFC 8656).
+//!
+//! The house, from the ground up. A layer uses those below it and knows nothing of those above:
+//!
+//! ```text
+//!  4   main ─▶ cli ─▶ daemon ─▶ config  credential  systemd     wires once; says what it does to people
+//!  3                  http                                      pages for operators; sees workers through a handle
+//!  2                  plane                                     threads, sockets, the kernel; the only unsafe code
+//!  1                  turn       metrics                        the protocol as a value; counters
+//!  0                  stun                                      bytes
+//! ```
+//!
+//! - [`stun`] reads and writes messages. No state, no clock.
+//! - [`turn`] is the protocol machine: bytes and the time go in, one verdict comes out. No socket, no clock, no
+//!   lock but one, no log; so a test can live through a year in a second.
+//! - [`metrics`] are the counters that a worker owns.
+//! - `plane` runs one machine per core, each with sockets of its own, and shares as little as it can.
+//! - `http` shows what they counted, and whether they live.
+//! - `config` makes settings of text. It points at the parts; no part sees it.
+//! - `credential` mints what clients log in with; `systemd` talks to the service manager; `daemon` wires all of it.
+//!
+//! A packet's way: `plane::worker` receives it, [`turn::Server`] judges it, `plane` sends what the verdict says.
+//! The feature `server`, on by default, is everything above layer 1; without it this is a library without I/O.
 #![deny(unsafe_code)]
 
-pub mod metrics;
 pub mod stun;
+
+pub mod metrics;
 pub mod turn;
+
+#[cfg(feature = "server")]
+pub mod plane;
+
+#[cfg(feature = "server")]
+pub mod http;
 
 #[cfg(feature = "server")]
 pub mod config;
@@ -11,9 +40,5 @@ pub mod config;
 pub mod credential;
 #[cfg(feature = "server")]
 pub mod daemon;
-#[cfg(feature = "server")]
-pub mod http;
-#[cfg(feature = "server")]
-pub mod plane;
 #[cfg(feature = "server")]
 pub mod systemd;

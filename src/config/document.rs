@@ -2,6 +2,7 @@
 //!
 //! Every value keeps its place, so that whatever is found wrong with it later can be shown where it stands.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -208,7 +209,14 @@ fn whole(origin: usize) -> Place {
 
 fn parse_file(text: &str, failures: &mut Vec<(Place, Complaint)>) -> Table {
     let (table, errors) = DeTable::parse_recoverable(text);
+    let broken = !errors.is_empty();
+    let mut lines = BTreeSet::new();
     for error in errors {
+        // Behind the first mistake of a line, the parser only guesses.
+        let start = error.span().map_or(0, |span| span.start);
+        if !lines.insert(text[..start.min(text.len())].matches('\n').count()) {
+            continue;
+        }
         let place = Place {
             origin: 0,
             span: error.span().unwrap_or(0..0),
@@ -220,7 +228,12 @@ fn parse_file(text: &str, failures: &mut Vec<(Place, Complaint)>) -> Table {
             Complaint::new(format!("this is not TOML: {}", error.message()), remedy),
         ));
     }
-    convert_table(table.into_inner(), 0)
+    // Nothing is said about the keys of a text that may have been misread.
+    if broken {
+        Table::default()
+    } else {
+        convert_table(table.into_inner(), 0)
+    }
 }
 
 fn bare_value(text: &str, origin: usize) -> Node {

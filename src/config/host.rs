@@ -49,6 +49,11 @@ impl Host {
                 .expect("the kernel gives random bytes"),
         }
     }
+
+    /// Can a socket be bound to this address?
+    pub fn has_address(address: IpAddr) -> bool {
+        UdpSocket::bind((address, 0)).is_ok()
+    }
 }
 
 /// Seconds since 1970.

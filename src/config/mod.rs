@@ -12,8 +12,10 @@
 
 mod assemble;
 mod certificate;
+mod check;
 mod document;
 mod host;
+mod login;
 mod problem;
 mod schema;
 mod secrets;
@@ -122,6 +124,8 @@ pub struct SecretSource {
     pub file: SecretFile,
     /// How passwords are made from it.
     pub algorithm: SecretAlgorithm,
+    /// The key that names the file, for messages.
+    pub key: String,
 }
 
 /// One of `[auth] users`
@@ -131,6 +135,8 @@ pub struct User {
     pub name: String,
     /// Where the password lies.
     pub password_file: SecretFile,
+    /// The key that names the file, for messages.
+    pub key: String,
 }
 
 /// Where a secret lies.

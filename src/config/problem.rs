@@ -160,7 +160,8 @@ fn locate(origin: &Origin, place: &Place, secretive: bool) -> Location {
         .find('\n')
         .map_or(text.len(), |length| start + length);
     let marked = &text[start..end.min(line_end)];
-    let excerpt = if origin.is_file && place.shown {
+    let is_name = marked.chars().all(|letter| letter.is_alphanumeric() || "-_".contains(letter));
+    let excerpt = if origin.is_file && place.shown && (is_name || !secretive) {
         // What stands behind the mark is left out: behind an unknown key there may be a secret.
         let lead = if secretive {
             " ".repeat(text[line_start..start].chars().count())
@@ -253,7 +254,7 @@ pub(super) fn nearest<'a>(
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
     let written = written.to_lowercase();
-    let reach = (written.chars().count() / 3).clamp(1, 3);
+    let reach = (written.chars().count() / 2).clamp(1, 3);
     known
         .into_iter()
         .map(|word| (distance(&written, word), word))
@@ -298,6 +299,7 @@ mod tests {
         assert_eq!(nearest("prots", known), Some("ports"));
         assert_eq!(nearest("adresses", known), Some("addresses"));
         assert_eq!(nearest("Ports", known), Some("ports"));
+        assert_eq!(nearest("prot", known), Some("ports"));
         assert_eq!(nearest("bandwidth", known), None);
     }
 

@@ -255,6 +255,7 @@ fn shared_secret(section: &mut Section<'_>, ids: &mut BTreeSet<String>) -> Optio
         id,
         file: file?,
         algorithm,
+        key: section.name("file"),
     })
 }
 
@@ -299,6 +300,7 @@ fn user(section: &mut Section<'_>, names: &mut BTreeSet<String>) -> Option<User>
     Some(User {
         name,
         password_file: password_file?,
+        key: section.name("password_file"),
     })
 }
 

@@ -116,7 +116,14 @@ impl<'a> Section<'a> {
         key: &'static str,
         parse: impl FnOnce(&str) -> Result<T, Complaint>,
     ) -> Option<T> {
-        self.value(key, |node| parse(text(node)?))
+        self.value(key, |node| match (&node.value, &node.bare) {
+            // What is wrong with the number says more than that it lacks quotes.
+            (Value::Integer(number), None) => {
+                parse(&number.to_string())?;
+                Err(wrong_kind(node, "a text", "put the value in double quotes"))
+            }
+            _ => parse(text(node)?),
+        })
     }
 
     /// A path, seen from the directory of the file that names it.
@@ -330,10 +337,10 @@ impl<'a> Section<'a> {
             .iter()
             .filter(|entry| !self.asked.contains(&entry.key.as_str()));
         for entry in unknown {
-            let place = if self.path.is_empty() {
-                "at the top of the file".to_owned()
-            } else {
-                format!("in [{}]", self.path)
+            let place = match self.path.split_once('[') {
+                None if self.path.is_empty() => "outside of all tables".to_owned(),
+                None => format!("in [{}]", self.path),
+                Some((list, _)) => format!("in [[{list}]]"),
             };
             let kind = if matches!(entry.node.value, Value::Table(_)) && self.path.is_empty() {
                 "table"
@@ -353,16 +360,13 @@ impl<'a> Section<'a> {
     }
 
     fn remedy(&self, key: &str) -> String {
+        let keys = super::keys();
+        let mut homes = keys.iter().filter_map(|path| path.rsplit_once('.'));
+        if let Some((table, _)) = homes.find(|(_, name)| *name == key) {
+            return format!("`{key}` belongs into [{table}]");
+        }
         if let Some(meant) = nearest(key, self.asked.iter().copied()) {
             return format!("did you mean `{meant}`?");
-        }
-        let schema = self.notes.schema.borrow();
-        let elsewhere = schema
-            .iter()
-            .filter_map(|path| path.rsplit_once('.'))
-            .find(|(_, last)| *last == key);
-        if let Some((table, _)) = elsewhere {
-            return format!("`{key}` belongs into [{table}]");
         }
         let mut known = self.asked.clone();
         known.sort_unstable();

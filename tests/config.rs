@@ -1,0 +1,727 @@
+//! The configuration: what it accepts, how it tells what it does not, and that its manual is complete.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use turnd::config::{
+    self, Config, Host, Loaded, Problem, REFERENCE, Report, Sources, StateDirectory,
+};
+use turnd::turn::{OnExpiry, PasswordAlgorithms, SecretAlgorithm, Transport};
+
+// ---- the manual ----
+
+#[test]
+fn the_manual_names_every_key() {
+    let manual = uncommented(REFERENCE);
+    for key in config::keys() {
+        let (table, name) = key.rsplit_once('.').unwrap();
+        let assignment = format!("{name} = ");
+        let in_table = manual.split("\n[").any(|part| {
+            let header = part.lines().next().unwrap_or("").trim_matches(['[', ']']);
+            header == table && part.lines().any(|line| line.starts_with(&assignment))
+        });
+        let list = format!("{} = [", table.rsplit('.').next().unwrap_or(table));
+        let in_list = manual
+            .lines()
+            .any(|line| line.starts_with(&list) && line.contains(&assignment));
+        assert!(in_table || in_list, "config/turnd.toml does not name {key}");
+    }
+}
+
+#[test]
+fn the_manual_gives_every_default() {
+    let bench = Bench::new();
+    let mut manual = bench.good(REFERENCE);
+    let default = config::load(&Sources::default(), &bench.host).ok().unwrap();
+    assert_eq!(manual.parts.plane.listeners, default.parts.plane.listeners);
+    manual.config.listen = None;
+    assert_eq!(manual.config, default.config);
+    assert_eq!(warnings(&manual), warnings(&default));
+}
+
+#[test]
+fn what_the_manual_shows_in_comments_is_understood() {
+    let bench = Bench::new();
+    bench.secret("auth-secret", &"s".repeat(32));
+    bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
+    bench.certificate("cert.pem", "key.pem", 2040);
+    let loaded = bench.good(&bench.at_home(&uncommented(REFERENCE)));
+    assert_eq!(
+        loaded.config.metrics,
+        Some("127.0.0.1:9641".parse().unwrap())
+    );
+    assert_eq!(loaded.config.relay.addresses.unwrap().len(), 2);
+    assert_eq!(loaded.config.auth.users[0].name, "bot");
+    assert!(loaded.parts.certificate.is_some());
+}
+
+#[test]
+fn the_minimal_configuration_needs_its_secret_and_nothing_else() {
+    let bench = Bench::new();
+    let text = bench.at_home(include_str!("../config/minimal.toml"));
+    let report = bench.bad(&text);
+    let errors: Vec<&Problem> = report.errors().collect();
+    assert_eq!(errors.len(), 1, "{report}");
+    assert_eq!(errors[0].key, "auth.secrets[0].file");
+    assert!(errors[0].remedy.contains("turnd genkey"), "{report}");
+    bench.secret("auth-secret", &"s".repeat(32));
+    bench.good(&text);
+}
+
+#[test]
+fn what_is_shown_is_read_as_the_same() {
+    let bench = Bench::new();
+    bench.secret("a b\"c", &"s".repeat(32));
+    bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
+    bench.certificate("cert.pem", "key.pem", 2040);
+    let once = bench.good(EVERYTHING).config;
+    assert_eq!(once.auth.on_expiry, OnExpiry::Cut);
+    assert_eq!(
+        once.auth.password_algorithms,
+        PasswordAlgorithms::Sha256AndMd5
+    );
+    assert_eq!(
+        once.auth.secrets.as_ref().unwrap()[0].algorithm,
+        SecretAlgorithm::Sha256
+    );
+    assert_eq!(once.server.drain_timeout, Duration::from_secs(5400));
+    assert_eq!(once.listen.as_ref().unwrap()[0].transport, Transport::Tls);
+    assert_eq!(once, bench.good(&once.to_string()).config);
+    let default: Config = config::load(&Sources::default(), &bench.host)
+        .ok()
+        .unwrap()
+        .config;
+    assert_eq!(default, bench.good(&default.to_string()).config);
+}
+
+const EVERYTHING: &str = "
+    [server]
+    realm = 'turn.example.org'
+    software = true
+    workers = 3
+    drain_timeout = '1h30m'
+    [[listen]]
+    address = '[::1]:5349'
+    transport = 'tls'
+    [relay]
+    external = ['203.0.113.4=127.0.0.1']
+    ports = '50000-50999'
+    [auth]
+    secrets = [{ id = 'k2', file = 'a b\"c', algorithm = 'sha256' }]
+    users = [{ name = 'bot', password_file = 'bot' }]
+    on_expiry = 'cut'
+    password_algorithms = ['sha256', 'md5']
+    [limits]
+    per_user = 1
+    max_lifetime = '30m'
+    [peers]
+    allow = ['10.1.0.0/16', 'fd00::/8']
+    deny = ['192.0.2.0/24']
+    [tls]
+    certificate = 'cert.pem'
+    key = 'key.pem'
+    [metrics]
+    listen = '127.0.0.1:9641'
+    [log]
+    format = 'json'
+    level = 'info,turnd::plane=debug'
+";
+
+// ---- mistakes ----
+
+#[test]
+fn every_mistake_is_told_with_its_place_and_remedy() {
+    let report = Bench::new().bad(
+        "[server]\nrealms = 'x'\ndrain_timeout = 30\n\n[[listen]]\naddress = '0.0.0.0'\ntransport = 'upd'\n\n[relay]\nprot = '1-2'\n\
+         ports = '9-8'\nper_user = 3\n\n[limit]\ntotal = 1\n",
+    );
+    let expected = [
+        ("server.realms", "2:1", "did you mean `realm`?"),
+        ("server.drain_timeout", "3:17", "\"30s\""),
+        ("listen[0].address", "6:11", "\"0.0.0.0:3478\""),
+        ("listen[0].transport", "7:13", "did you mean \"udp\"?"),
+        ("relay.prot", "10:1", "did you mean `ports`?"),
+        ("relay.ports", "11:9", "\"49152-65535\""),
+        ("relay.per_user", "12:1", "`per_user` belongs into [limits]"),
+        ("limit", "14:2", "did you mean `limits`?"),
+    ];
+    assert_eq!(report.errors().count(), expected.len(), "{report}");
+    for (problem, (key, place, remedy)) in report.errors().zip(expected) {
+        assert_eq!(problem.key, key, "{report}");
+        assert!(
+            problem
+                .place()
+                .unwrap()
+                .ends_with(&format!("turnd.toml:{place}")),
+            "{report}"
+        );
+        assert!(problem.remedy.contains(remedy), "{key}: {}", problem.remedy);
+    }
+}
+
+#[test]
+fn a_key_outside_of_its_table_is_sent_home() {
+    let report = Bench::new().bad("realm = 'x'\n");
+    assert_eq!(
+        report.errors().next().unwrap().remedy,
+        "`realm` belongs into [server]"
+    );
+}
+
+#[test]
+fn broken_syntax_is_told_once_for_each_line() {
+    let report = Bench::new().bad("[server\n[relay]\nports = \n");
+    let places: Vec<String> = report.errors().filter_map(Problem::place).collect();
+    assert_eq!(places.len(), 2, "{report}");
+    assert!(
+        places[0].ends_with(":1:8") && places[1].contains(":3:"),
+        "{report}"
+    );
+    assert!(report.to_string().contains("not TOML"));
+}
+
+#[test]
+fn no_message_quotes_what_may_be_a_secret() {
+    const MARKER: &str = "MARKER-hunter2";
+    let texts = [
+        format!("[auth]\nsecrets = [{{ id = 'main', secret = '{MARKER}', algorithm = 'sha3' }}]"),
+        format!("[auth]\nsecret = '{MARKER}'\nsecrets = ['{MARKER}']"),
+        format!(
+            "[auth]\nusers = [{{ name = 'bob', password = '{MARKER}', password_file = '/nowhere' }}]"
+        ),
+        format!("[auth]\nusers = [{{ name = 'bob', password = '{MARKER}' }}, 3]"),
+        format!("[auth]\nsecrets = [{{ secret = '{MARKER}' "),
+        format!("static-auth-secret = '{MARKER}'"),
+    ];
+    for text in texts {
+        let report = Bench::new().bad(&text).to_string();
+        assert!(!report.contains(MARKER), "{report}");
+    }
+}
+
+#[test]
+fn single_values_are_judged() {
+    let cases = [
+        ("[server]\nrealm = ''", "server.realm"),
+        ("[server]\nrealm = 'a b'", "server.realm"),
+        ("[server]\nworkers = 0", "server.workers"),
+        ("[server]\nworkers = 'many'", "server.workers"),
+        ("[server]\nsoftware = 'yes'", "server.software"),
+        ("[server]\ndrain_timeout = '2d'", "server.drain_timeout"),
+        ("server = 3", "server"),
+        ("listen = []", "listen"),
+        ("[[listen]]\ntransport = 'udp'", "listen[0]"),
+        (
+            "[[listen]]\naddress = '0.0.0.0:1'\n[[listen]]\naddress = '0.0.0.0:1'",
+            "listen[1].address",
+        ),
+        (
+            "[[listen]]\naddress = '0.0.0.0:1'\ntransport = 'tls'",
+            "listen[0].transport",
+        ),
+        ("[relay]\naddresses = []", "relay.addresses"),
+        ("[relay]\naddresses = ['0.0.0.0']", "relay.addresses"),
+        ("[relay]\naddresses = ['224.0.0.1']", "relay.addresses"),
+        ("[relay]\naddresses = '127.0.0.1'", "relay.addresses"),
+        ("[relay]\nexternal = ['203.0.113.4']", "relay.external"),
+        ("[relay]\nexternal = ['203.0.113.4=::1']", "relay.external"),
+        ("[relay]\nports = '80-90'", "relay.ports"),
+        ("[auth]\nsecrets = []", "auth.secrets"),
+        ("[auth]\non_expiry = 'never'", "auth.on_expiry"),
+        (
+            "[auth]\npassword_algorithms = ['sha256']",
+            "auth.password_algorithms",
+        ),
+        (
+            "[auth]\nsecrets = [{ file = 'credential:' }]",
+            "auth.secrets[0].file",
+        ),
+        ("[limits]\nper_user = 0", "limits.per_user"),
+        ("[limits]\nper_user = 1.5", "limits.per_user"),
+        ("[limits]\ntotal = 99999999999", "limits.total"),
+        ("[limits]\nmax_lifetime = '0s'", "limits.max_lifetime"),
+        ("[peers]\nallow = ['10.0.0.1/8']", "peers.allow"),
+        ("[tls]\ncertificate = 'cert.pem'", "tls.certificate"),
+        ("[metrics]\nlisten = 'localhost:9641'", "metrics.listen"),
+        ("[log]\nlevel = 'verbose'", "log.level"),
+        ("[log]\nformat = 'xml'", "log.format"),
+    ];
+    for (text, key) in cases {
+        let report = Bench::new().bad(text);
+        let told = report
+            .errors()
+            .any(|problem| problem.key == key && !problem.remedy.is_empty());
+        assert!(told, "{text}\n{report}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever becomes of a file, it is read or refused with a reason, and the process lives.
+    #[test]
+    fn a_mutilated_file_is_read_or_refused(edits in prop::collection::vec((any::<prop::sample::Index>(), any::<char>(), 0..3_u8), 1..8)) {
+        let mut letters: Vec<char> = uncommented(REFERENCE).chars().collect();
+        for (at, letter, edit) in edits {
+            let at = at.index(letters.len());
+            match edit {
+                0 => letters[at] = letter,
+                1 => { letters.remove(at); }
+                _ => letters.insert(at, letter),
+            }
+        }
+        let text: String = letters.into_iter().collect();
+        if let Err(report) = Bench::new().load(&text) {
+            prop_assert!(report.has_errors());
+            prop_assert!(report.problems().all(|problem| !problem.what.is_empty() && !problem.remedy.is_empty()));
+            prop_assert!(!report.to_string().is_empty());
+        }
+    }
+}
+
+// ---- sources ----
+
+#[test]
+fn set_goes_before_the_environment_before_the_file() {
+    let bench = Bench::new();
+    let text = "[relay]\nports = '10000-10001'\n[limits]\nper_user = 1\ntotal = 7\n[peers]\nallow = ['10.0.0.0/8']\n";
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let sources = Sources {
+        file: Some(bench.file("turnd.toml", text)),
+        environment: vec![
+            variable("TURND__RELAY__PORTS", "20000-20001"),
+            variable("TURND__LIMITS__PER_USER", "2"),
+            variable("TURND__SERVER__REALM", "true"),
+            variable("HOME", "/root"),
+        ],
+        overrides: vec![
+            "relay.ports=30000-30001".to_owned(),
+            "peers.allow=10.1.0.0/16, fd00::/8".to_owned(),
+        ],
+    };
+    let config = config::load(&sources, &bench.host)
+        .map_err(|report| report.to_string())
+        .ok()
+        .unwrap()
+        .config;
+    assert_eq!(config.relay.ports, 30000..=30001);
+    assert_eq!((config.limits.per_user, config.limits.total), (2, 7));
+    assert_eq!(
+        config.server.realm, "true",
+        "what came without quotes is a text where a text belongs"
+    );
+    assert_eq!(config.peers.allow.len(), 2);
+}
+
+#[test]
+fn a_mistake_outside_of_the_file_is_told_by_where_it_came_from() {
+    let sources = Sources {
+        environment: vec![("TURND__RELAY__PORT".to_owned(), "1".to_owned())],
+        overrides: vec![
+            "limits.per_user=many".to_owned(),
+            "server.realm.x=1".to_owned(),
+            "tls=3".to_owned(),
+        ],
+        ..Sources::default()
+    };
+    let report = config::load(&sources, &Bench::new().host)
+        .err()
+        .unwrap()
+        .to_string();
+    for part in [
+        "environment variable TURND__RELAY__PORT",
+        "--set limits.per_user",
+        "--set server.realm.x",
+        "--set tls",
+    ] {
+        assert!(report.contains(part), "{part}\n{report}");
+    }
+}
+
+#[test]
+fn paths_are_seen_from_the_file_that_names_them() {
+    let bench = Bench::new();
+    bench.secret("secret", &"s".repeat(32));
+    bench.good(ONE_SECRET);
+}
+
+// ---- secrets ----
+
+const ONE_SECRET: &str = "[auth]\nsecrets = [{ file = 'secret' }]";
+
+#[test]
+fn a_secret_that_others_may_read_is_refused() {
+    let bench = Bench::new();
+    let path = bench.secret("secret", &"s".repeat(32));
+    for (mode, good) in [
+        (0o600, true),
+        (0o400, true),
+        (0o640, false),
+        (0o604, false),
+        (0o644, false),
+    ] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(bench.load(ONE_SECRET).is_ok(), good, "{mode:o}");
+    }
+    let report = bench.bad(ONE_SECRET);
+    assert!(
+        report
+            .errors()
+            .next()
+            .unwrap()
+            .remedy
+            .starts_with("chmod 0600"),
+        "{report}"
+    );
+}
+
+#[test]
+fn a_secret_of_somebody_else_is_refused() {
+    let mut bench = Bench::new();
+    let path = bench.secret("secret", &"s".repeat(32));
+    // Only root can give a file away; anybody else sees the same from the other side.
+    if chown(&path, Some(4711), None).is_err() {
+        bench.host.uid += 1;
+    }
+    let report = bench.bad(ONE_SECRET);
+    assert!(
+        report.errors().next().unwrap().remedy.starts_with("chown"),
+        "{report}"
+    );
+}
+
+#[test]
+fn secrets_come_without_the_white_space_around_them() {
+    let bench = Bench::new();
+    bench.secret("one", "north-north-north-north\n");
+    bench.secret("two", "  north-north-north-north");
+    bench.secret("none", " \n");
+    let password = |file: &str| {
+        let loaded = bench
+            .load(&format!("[auth]\nsecrets = [{{ file = '{file}' }}]"))
+            .ok()?;
+        Some(loaded.parts.secrets[0].password(b"1:alice").to_string())
+    };
+    assert!(password("one").is_some());
+    assert_eq!(password("one"), password("two"));
+    assert_eq!(password("none"), None);
+}
+
+#[test]
+fn credentials_come_from_the_service_manager() {
+    let mut bench = Bench::new();
+    let text = "[auth]\nsecrets = [{ file = 'credential:auth' }]";
+    let report = bench.bad(text);
+    assert!(
+        report
+            .errors()
+            .next()
+            .unwrap()
+            .remedy
+            .contains("LoadCredential=auth:"),
+        "{report}"
+    );
+    let path = bench.secret("auth", &"s".repeat(32));
+    // An access list of the service manager looks like a mode.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o440)).unwrap();
+    bench.host.credentials_directory = Some(bench.directory.clone());
+    bench.good(text);
+}
+
+#[test]
+fn weak_passwords_are_refused_and_short_secrets_warned_about() {
+    let bench = Bench::new();
+    bench.secret("weak", "alicealicealice");
+    bench.secret("secret", "0123456789");
+    let report = bench.bad("[auth]\nusers = [{ name = 'alice', password_file = 'weak' }]");
+    assert_eq!(
+        report.errors().next().unwrap().key,
+        "auth.users[0].password_file",
+        "{report}"
+    );
+    assert!(warnings(&bench.good(ONE_SECRET)).contains(&"auth.secrets[0].file".to_owned()));
+}
+
+#[test]
+fn a_secret_of_its_own_is_made_once_and_kept() {
+    let bench = Bench::new();
+    let password = || {
+        let loaded = config::load(&Sources::default(), &bench.host).ok().unwrap();
+        loaded.parts.secrets[0].password(b"1:alice").to_string()
+    };
+    let first = password();
+    assert_eq!(first, password());
+    let file = bench.host.state.own_secret();
+    let directory = file.parent().unwrap();
+    assert_eq!(
+        fs::metadata(&file).unwrap().permissions().mode() & 0o7777,
+        0o600
+    );
+    assert_eq!(
+        fs::metadata(directory).unwrap().permissions().mode() & 0o7777,
+        0o700
+    );
+    assert_eq!(
+        fs::read_dir(directory).unwrap().count(),
+        1,
+        "no draft is left behind"
+    );
+    fs::remove_file(file).unwrap();
+    assert_ne!(first, password());
+}
+
+#[test]
+fn nonces_hold_across_restarts() {
+    let bench = Bench::new();
+    bench.secret("a", &"a".repeat(32));
+    bench.secret("b", &"b".repeat(32));
+    bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
+    let keys = |text: &str| bench.good(text).parts.turn.nonce_keys.clone();
+    let one = "[auth]\nsecrets = [{ id = 'a', file = 'a' }]";
+    let both = "[auth]\nsecrets = [{ id = 'b', file = 'b' }, { id = 'a', file = 'a' }]";
+    let users = "[auth]\nusers = [{ name = 'bot', password_file = 'bot' }]";
+    assert_eq!(keys(one), keys(one));
+    assert_eq!(
+        keys(both).accepted,
+        [keys(one).issuing],
+        "nonces of the older secret are good while it is"
+    );
+    assert_eq!(keys(users), keys(users));
+    assert_ne!(keys(users), keys(one));
+}
+
+// ---- certificates ----
+
+const TLS: &str = "[[listen]]\naddress = '127.0.0.1:0'\ntransport = 'tls'\n[tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'";
+
+#[test]
+fn a_certificate_must_fit_its_key_and_the_calendar() {
+    let bench = Bench::new();
+    let error = || {
+        let report = bench.load(TLS).err()?;
+        let problem = report.errors().next()?;
+        Some((problem.key.clone(), problem.what.clone()))
+    };
+    assert_eq!(error().unwrap().0, "tls.certificate");
+    bench.certificate("cert.pem", "key.pem", 2040);
+    assert_eq!(error(), None);
+    bench.certificate("other.pem", "key.pem", 2040);
+    assert_eq!(
+        error(),
+        Some((
+            "tls.key".to_owned(),
+            "the key does not belong to the certificate".to_owned()
+        ))
+    );
+    bench.certificate("cert.pem", "key.pem", 2001);
+    assert!(error().unwrap().1.starts_with("the certificate ended"));
+    bench.certificate("cert.pem", "key.pem", 2040);
+    fs::set_permissions(
+        bench.directory.join("key.pem"),
+        fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    assert_eq!(error().unwrap().0, "tls.key");
+    bench.secret("key.pem", "nonsense");
+    assert!(error().unwrap().1.contains("no private key"));
+}
+
+#[test]
+fn a_certificate_that_ends_soon_is_warned_about() {
+    let mut bench = Bench::new();
+    bench.certificate("cert.pem", "key.pem", 2040);
+    let key = "tls.certificate".to_owned();
+    let loaded = bench.good(TLS);
+    assert!(!warnings(&loaded).contains(&key));
+    bench.host.unix = loaded.parts.certificate.unwrap().not_after - 13 * 24 * 3600;
+    assert!(warnings(&bench.good(TLS)).contains(&key));
+}
+
+// ---- what fits what ----
+
+#[test]
+fn relay_addresses_say_what_is_bound_and_what_is_told() {
+    let bench = Bench::new();
+    let relays = |text: &str| -> Vec<String> {
+        let relays = bench.good(text).parts.plane.relay.addresses;
+        relays
+            .iter()
+            .map(|relay| format!("{} as {}", relay.local, relay.advertised))
+            .collect()
+    };
+    assert_eq!(
+        relays("[relay]\naddresses = ['127.0.0.1']"),
+        ["127.0.0.1 as 127.0.0.1"]
+    );
+    for addresses in [
+        "",
+        "addresses = ['203.0.113.4']",
+        "addresses = ['127.0.0.1']",
+    ] {
+        let text = format!("[relay]\n{addresses}\nexternal = ['203.0.113.4=127.0.0.1']");
+        assert_eq!(relays(&text), ["127.0.0.1 as 203.0.113.4"], "{text}");
+    }
+    assert_eq!(
+        relays("[relay]\naddresses = ['203.0.113.4', '::1']\nexternal = ['203.0.113.4=127.0.0.1']"),
+        ["127.0.0.1 as 203.0.113.4", "::1 as ::1"]
+    );
+    assert!(
+        !relays("").is_empty(),
+        "without a word, an address is found"
+    );
+}
+
+#[test]
+fn what_is_probably_not_meant_is_warned_about() {
+    let mut bench = Bench::new();
+    bench.host.descriptors = 1_000_000;
+    let cases = [
+        ("[relay]\naddresses = ['127.0.0.1']", "relay.addresses"),
+        ("[relay]\naddresses = ['203.0.113.4']", "relay.addresses"),
+        (
+            "[relay]\naddresses = ['127.0.0.1', '127.0.0.2']",
+            "relay.addresses",
+        ),
+        ("[limits]\ntotal = 99999", "limits.total"),
+        (
+            "[relay]\naddresses = ['127.0.0.1']\nports = '50000-50003'",
+            "relay.ports",
+        ),
+        ("[[listen]]\naddress = '127.0.0.1:50000'", "relay.ports"),
+        ("[limits]\nmax_lifetime = '5m'", "limits.max_lifetime"),
+        ("[peers]\nallow = ['0.0.0.0/0']", "peers.allow"),
+        ("[metrics]\nlisten = '0.0.0.0:9641'", "metrics.listen"),
+    ];
+    for (text, key) in cases {
+        let loaded = bench.good(text);
+        assert!(
+            warnings(&loaded).contains(&key.to_owned()),
+            "{text}\n{}",
+            loaded.report
+        );
+    }
+    bench.host.descriptors = 1000;
+    assert!(warnings(&bench.good("")).contains(&"relay.ports".to_owned()));
+}
+
+#[test]
+fn what_needs_a_restart_is_known() {
+    let bench = Bench::new();
+    let load = |text: &str| bench.good(text).config;
+    let before = load("");
+    let soft = "[limits]\nper_user = 3\n[peers]\ndeny = ['192.0.2.0/24']\n[log]\nlevel = 'debug'";
+    assert!(before.needs_restart(&load(soft)).is_empty());
+    let hard = "[server]\nworkers = 1\n[[listen]]\naddress = '127.0.0.1:0'\n[relay]\naddresses = ['127.0.0.1']\nports = '50000-50999'";
+    assert_eq!(
+        before.needs_restart(&load(hard)),
+        ["server.workers", "listen", "relay.addresses", "relay.ports"]
+    );
+}
+
+// ---- helpers ----
+
+/// A directory of its own for a test, and a host that keeps its state there.
+struct Bench {
+    directory: PathBuf,
+    host: Host,
+}
+
+impl Bench {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "config-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
+        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let mut host = Host::of_process();
+        host.state = StateDirectory::new(directory.join("state"));
+        host.has_ipv6 = true;
+        host.credentials_directory = None;
+        Self { directory, host }
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn secret(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.file(name, text);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
+
+    /// A certificate with a key of its own, good until the first day of a year.
+    fn certificate(&self, certificate: &str, key: &str, until: i32) {
+        let mut parameters =
+            rcgen::CertificateParams::new(vec!["turn.example.org".to_owned()]).unwrap();
+        parameters.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let pair = rcgen::KeyPair::generate().unwrap();
+        self.file(certificate, &parameters.self_signed(&pair).unwrap().pem());
+        self.secret(key, &pair.serialize_pem());
+    }
+
+    /// The text with the paths of an installation in this directory instead.
+    fn at_home(&self, text: &str) -> String {
+        text.replace("/etc/turnd/", &format!("{}/", self.directory.display()))
+    }
+
+    fn load(&self, text: &str) -> Result<Loaded, Report> {
+        let file = Some(self.file("turnd.toml", text));
+        config::load(
+            &Sources {
+                file,
+                ..Sources::default()
+            },
+            &self.host,
+        )
+    }
+
+    fn good(&self, text: &str) -> Loaded {
+        self.load(text)
+            .unwrap_or_else(|report| panic!("refused: {text}\n{report}"))
+    }
+
+    fn bad(&self, text: &str) -> Report {
+        match self.load(text) {
+            Ok(_) => panic!("accepted: {text}"),
+            Err(report) => report,
+        }
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn warnings(loaded: &Loaded) -> Vec<String> {
+    loaded
+        .report
+        .warnings()
+        .map(|problem| problem.key.clone())
+        .collect()
+}
+
+/// The manual with the keys that stand in comments: `#key = value`.
+fn uncommented(text: &str) -> String {
+    let mut lines = String::new();
+    for line in text.lines() {
+        let key = line
+            .strip_prefix('#')
+            .filter(|rest| rest.starts_with(|letter: char| letter.is_ascii_lowercase()));
+        lines.push_str(key.unwrap_or(line));
+        lines.push('\n');
+    }
+    lines
+}
