@@ -1,0 +1,86 @@
+//! What the clients need that cargo does not bring.
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Something that `.ci/install` installs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tool {
+    /// coturn's server, the one that the rig itself is checked with.
+    Coturn,
+    /// coturn's load generator and probes.
+    CoturnClients,
+    /// Debian's browser, with Node, which drives it, and the certificate store's tool.
+    Chromium,
+    /// Python with aiortc.
+    Aiortc,
+}
+
+/// Tells whether all of `tools` and what every rig needs are there. When not, says so where it is seen even
+/// though the test passes.
+///
+/// # Panics
+///
+/// With `CI=true`, where a skipped test would be a lie.
+pub(crate) fn present(tools: &[Tool]) -> bool {
+    let mut missing: Vec<String> = Vec::new();
+    if !is_root() {
+        missing.push("root, for the network namespaces".into());
+    }
+    let common = [command("ip"), command("setpriv"), command("timeout"), command("dnsmasq")];
+    for (name, found) in common.into_iter().chain(tools.iter().flat_map(|tool| tool.parts())) {
+        if !found {
+            missing.push(name);
+        }
+    }
+    if missing.is_empty() {
+        return true;
+    }
+    let what = missing.join(", ");
+    assert!(!in_ci(), "missing: {what}; run .ci/install");
+    // Not eprintln!, which is captured and then shown by failing tests only.
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    _ = writeln!(io::stderr(), "SKIPPED {test}: {what}, run .ci/install");
+    false
+}
+
+/// Returns the directory that `.ci/install` puts packages in.
+pub(crate) fn directory() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo's own directory has a parent");
+    target.join("clients")
+}
+
+/// Returns the Python interpreter that has aiortc.
+pub(crate) fn python() -> PathBuf {
+    directory().join("venv/bin/python")
+}
+
+impl Tool {
+    fn parts(self) -> Vec<(String, bool)> {
+        match self {
+            Self::Coturn => vec![command("turnserver")],
+            Self::CoturnClients => vec![command("turnutils_uclient"), command("turnutils_stunclient")],
+            Self::Chromium => vec![
+                command("chromium"),
+                command("node"),
+                command("certutil"),
+                ("playwright-core".into(), directory().join("node_modules/playwright-core").exists()),
+            ],
+            Self::Aiortc => vec![("aiortc".into(), python().exists())],
+        }
+    }
+}
+
+fn command(name: &str) -> (String, bool) {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    (name.to_owned(), std::env::split_paths(&path).any(|directory| directory.join(name).is_file()))
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").is_ok_and(|data| data.uid() == 0)
+}
+
+fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
+}
