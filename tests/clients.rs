@@ -5,6 +5,8 @@
 //! `TURND_TEST_SERVER=coturn` checks the rig and the clients against another server.
 #![cfg(feature = "server")]
 
+#[path = "clients/inside.rs"]
+mod inside;
 #[path = "clients/peer.rs"]
 mod peer;
 #[path = "clients/rig.rs"]
@@ -13,12 +15,16 @@ mod rig;
 mod server;
 #[path = "clients/tool.rs"]
 mod tool;
+#[path = "clients/turn_client_proto.rs"]
+mod turn_client_proto;
+#[path = "clients/turn_crate.rs"]
+mod turn_crate;
 
 use serde_json::{Value, json};
 
 use peer::{Kind, Peer, Transport, call};
 use rig::{Host, Rig};
-use server::{Credential, Server};
+use server::{Credential, SECRET, Server};
 use tool::Tool;
 
 #[test]
@@ -34,6 +40,11 @@ fn aiortc_calls_aiortc_over_tcp() {
 #[test]
 fn aiortc_calls_aiortc_over_tls() {
     data_call(Kind::Aiortc, Kind::Aiortc, Transport::Tls);
+}
+
+#[test]
+fn aiortc_calls_aiortc_over_ipv6() {
+    data_call(Kind::Aiortc, Kind::Aiortc, Transport::Udp6);
 }
 
 #[test]
@@ -56,13 +67,194 @@ fn chromium_calls_chromium_over_tls() {
     video_call(Transport::Tls);
 }
 
+#[test]
+fn turn_crate_exchanges_data_over_udp() {
+    inside::on_client_host("turn_crate_exchanges_data_over_udp", turn_crate::exchange);
+}
+
+#[test]
+fn turn_client_proto_exchanges_data_over_udp() {
+    inside::on_client_host(
+        "turn_client_proto_exchanges_data_over_udp",
+        turn_client_proto::over_udp,
+    );
+}
+
+#[test]
+fn turn_client_proto_exchanges_data_over_tcp() {
+    inside::on_client_host(
+        "turn_client_proto_exchanges_data_over_tcp",
+        turn_client_proto::over_tcp,
+    );
+}
+
+#[test]
+fn turn_client_proto_exchanges_data_over_ipv6() {
+    inside::on_client_host(
+        "turn_client_proto_exchanges_data_over_ipv6",
+        turn_client_proto::over_ipv6,
+    );
+}
+
+#[test]
+fn answers_come_from_the_address_that_was_asked() {
+    inside::on_client_host(
+        "answers_come_from_the_address_that_was_asked",
+        turn_client_proto::at_far_addresses,
+    );
+}
+
+#[test]
+fn uclient_exchanges_data_over_udp() {
+    uclient(&[]);
+}
+
+#[test]
+fn uclient_exchanges_data_over_tcp() {
+    uclient(&["-t"]);
+}
+
+#[test]
+fn stunclient_learns_its_address() {
+    let Some(rig) = rig_with(&[Tool::CoturnClients]) else {
+        return;
+    };
+    let _server = Server::start(&rig);
+    for (server, own) in [
+        (Host::A.server(), "10.99.1.2"),
+        (Host::A.server6(), "fd99:1::2"),
+    ] {
+        let output = rig.run(Host::A, "turnutils_stunclient", &[server]);
+        let line = output
+            .lines()
+            .find(|line| line.contains("UDP reflexive addr"));
+        assert!(line.is_some_and(|line| line.contains(own)), "{output}");
+    }
+}
+
+/// Lets coturn's load generator send through the relay, to a peer that sends back and to itself.
+fn uclient(flags: &[&str]) {
+    let Some(rig) = rig_with(&[Tool::CoturnClients]) else {
+        return;
+    };
+    let _server = Server::start(&rig);
+    rig.start(
+        Host::B,
+        "turnutils_peer",
+        &["-L", "10.99.2.2", "-p", "3480"],
+    );
+    let by_channel: &[&str] = &[];
+    for (way, peer) in [
+        (by_channel, ["-e", "10.99.2.2"]),
+        (&["-s"], ["-e", "10.99.2.2"]),
+        (by_channel, ["-y", "-c"]),
+    ] {
+        let mut arguments = vec![
+            "-u", "alice", "-W", SECRET, "-n", "100", "-m", "2", "-l", "170", "-z", "10",
+        ];
+        arguments.extend(flags.iter().chain(way).chain(&peer));
+        arguments.push(Host::A.server());
+        let output = rig.run(Host::A, "turnutils_uclient", &arguments);
+        assert!(
+            output.contains("tot_send_msgs=200, tot_recv_msgs=200"),
+            "{arguments:?}\n{output}"
+        );
+        assert!(
+            output.contains("Total lost packets 0 (0.000000%)"),
+            "{arguments:?}\n{output}"
+        );
+    }
+}
+
+#[test]
+fn chromium_calls_chromium_over_ipv6() {
+    video_call(Transport::Udp6);
+}
+
+#[test]
+fn chromium_is_told_that_its_password_is_wrong() {
+    let right = Credential::lasting(3600);
+    refused(&Credential {
+        password: "not this one".into(),
+        ..right
+    });
+}
+
+#[test]
+fn chromium_is_told_that_its_credential_expired() {
+    refused(&Credential::lasting(-3600));
+}
+
+#[test]
+fn a_call_outlives_a_broken_reload() {
+    if server::is_coturn() {
+        return tool::say_skipped("coturn has no reload");
+    }
+    let Some(rig) = rig_for(&[Kind::Chromium, Kind::Aiortc]) else {
+        return;
+    };
+    let mut server = Server::start(&rig);
+    let (mut caller, mut callee) = browsers(&rig, Transport::Udp);
+    call(&mut caller, &mut callee, true);
+    let before = watch_both(&mut caller, &mut callee);
+    server.reload_broken();
+    let after = watch_both(&mut caller, &mut callee);
+    for (before, after) in before.iter().zip(&after) {
+        assert!(
+            after["frames"].as_u64() >= before["frames"].as_u64().map(|frames| frames + 40),
+            "{before} {after}"
+        );
+    }
+    assert!(server.runs(), "turnd ended");
+    // The settings before the reload still let others in.
+    let mut newcomer = Peer::start(
+        &rig,
+        Host::A,
+        Kind::Aiortc,
+        Transport::Tls,
+        &Credential::lasting(3600),
+    );
+    let offer = newcomer.ask(&json!({ "do": "offer" })).to_string();
+    assert!(offer.contains(" typ relay"), "{offer}");
+}
+
+/// The rig proves something only if it holds: from one client, the server is there and the other is not.
+#[test]
+fn no_path_leads_around_the_relay() {
+    let Some(rig) = Rig::new(&[]) else { return };
+    // An address that is reached refuses the connection at once; silence means that nothing was.
+    let knock = |address| {
+        let script = format!("timeout 2 bash -c ': < /dev/tcp/{address}/9' 2> /dev/null; echo $?");
+        rig.run(Host::A, "bash", &["-c", &script]).trim().to_owned()
+    };
+    assert_eq!(knock(Host::A.server()), "1");
+    assert_eq!(knock(Host::B.server()), "1");
+    assert_eq!(knock("10.99.2.2"), "124");
+    assert_eq!(knock("fd99:2::2"), "124");
+}
+
+/// Tries to get a candidate with a credential that is no good.
+fn refused(credential: &Credential) {
+    let Some(rig) = rig_for(&[Kind::Chromium]) else {
+        return;
+    };
+    let _server = Server::start(&rig);
+    let mut peer = Peer::start(&rig, Host::A, Kind::Chromium, Transport::Udp, credential);
+    let offer = peer.ask(&json!({ "do": "offer" }));
+    assert_eq!(offer["candidates"], json!([]), "{offer}");
+    let errors = offer["errors"].as_array().expect("a list");
+    assert!(errors.iter().any(|error| error["code"] == 401), "{offer}");
+}
+
 /// Sends 200 messages of 1000 bytes to the other side, which sends them back.
 fn data_call(caller: Kind, callee: Kind, transport: Transport) {
-    let Some(rig) = rig_for(&[caller, callee]) else { return };
+    let Some(rig) = rig_for(&[caller, callee]) else {
+        return;
+    };
     let _server = Server::start(&rig);
     let credential = Credential::lasting(3600);
-    let mut caller = Peer::start(&rig, Host::A, caller, &transport.url(), &credential);
-    let mut callee = Peer::start(&rig, Host::B, callee, &transport.url(), &credential);
+    let mut caller = Peer::start(&rig, Host::A, caller, transport, &credential);
+    let mut callee = Peer::start(&rig, Host::B, callee, transport, &credential);
     call(&mut caller, &mut callee, false);
     let echo = caller.ask(&json!({ "do": "echo", "count": 200, "size": 1000 }));
     assert_eq!(echo["echoed"], 200);
@@ -73,7 +265,9 @@ fn data_call(caller: Kind, callee: Kind, transport: Transport) {
 
 /// Sends video both ways until each side decoded 40 frames of the other's.
 fn video_call(transport: Transport) {
-    let Some(rig) = rig_for(&[Kind::Chromium]) else { return };
+    let Some(rig) = rig_for(&[Kind::Chromium]) else {
+        return;
+    };
     let _server = Server::start(&rig);
     let (mut caller, mut callee) = browsers(&rig, transport);
     call(&mut caller, &mut callee, true);
@@ -87,8 +281,8 @@ fn video_call(transport: Transport) {
 
 fn browsers(rig: &Rig, transport: Transport) -> (Peer, Peer) {
     let credential = Credential::lasting(3600);
-    let [caller, callee] =
-        [Host::A, Host::B].map(|host| Peer::start(rig, host, Kind::Chromium, &transport.url(), &credential));
+    let [caller, callee] = [Host::A, Host::B]
+        .map(|host| Peer::start(rig, host, Kind::Chromium, transport, &credential));
     (caller, callee)
 }
 
@@ -101,10 +295,13 @@ fn watch_both(caller: &mut Peer, callee: &mut Peer) -> [Value; 2] {
 }
 
 fn rig_for(kinds: &[Kind]) -> Option<Rig> {
-    let mut tools = Server::tools().to_vec();
-    tools.extend(kinds.iter().map(|kind| match kind {
+    let tools = kinds.iter().map(|kind| match kind {
         Kind::Aiortc => Tool::Aiortc,
         Kind::Chromium => Tool::Chromium,
-    }));
-    Rig::new(&tools)
+    });
+    rig_with(&tools.collect::<Vec<_>>())
+}
+
+fn rig_with(tools: &[Tool]) -> Option<Rig> {
+    Rig::new(&[tools, Server::tools()].concat())
 }

@@ -18,22 +18,26 @@ pub(crate) enum Transport {
     Udp,
     Tcp,
     Tls,
+    /// UDP to the server's IPv6 address.
+    Udp6,
 }
 
 impl Transport {
-    /// Returns the URL that a page would give to `RTCPeerConnection`.
-    pub(crate) fn url(self) -> String {
+    /// Returns the URL that a page on `host` would give to `RTCPeerConnection`.
+    pub(crate) fn url(self, host: Host) -> String {
         match self {
             Self::Udp => format!("turn:{NAME}:3478?transport=udp"),
             Self::Tcp => format!("turn:{NAME}:3478?transport=tcp"),
             Self::Tls => format!("turns:{NAME}:5349?transport=tcp"),
+            // A name that has no IPv4 address, since not every client takes an address in brackets.
+            Self::Udp6 => format!("turn:{}:3478?transport=udp", host.server6_name()),
         }
     }
 
     /// Returns the word by which `getStats` calls it.
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Self::Udp => "udp",
+            Self::Udp | Self::Udp6 => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
         }
@@ -55,27 +59,38 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts a peer on `host` that may use nothing but the relay at `url`.
-    pub(crate) fn start(rig: &Rig, host: Host, kind: Kind, url: &str, credential: &Credential) -> Self {
+    /// Starts a peer on `host` that may use nothing but the relay.
+    pub(crate) fn start(
+        rig: &Rig,
+        host: Host,
+        kind: Kind,
+        transport: Transport,
+        credential: &Credential,
+    ) -> Self {
         let label = format!("{kind:?}-{host:?}").to_lowercase();
+        let Credential { username, password } = credential;
         let configuration =
-            json!({ "urls": [url], "username": credential.username, "credential": credential.password }).to_string();
+            json!({ "urls": [transport.url(host)], "username": username, "credential": password });
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
         let mut command = match kind {
             Kind::Aiortc => {
                 let mut command = rig.command(host, tool::python());
-                command.arg(scripts.join("aiortc_peer.py")).env("SSL_CERT_FILE", rig.dir().join("ca.pem"));
+                command
+                    .arg(scripts.join("aiortc_peer.py"))
+                    .env("SSL_CERT_FILE", rig.dir().join("ca.pem"));
                 command
             }
             Kind::Chromium => {
                 let mut command = rig.command(host, "node");
                 trust_authority(rig);
-                command.arg(scripts.join("chromium_peer.js")).arg(tool::directory().join("node_modules"));
+                command
+                    .arg(scripts.join("chromium_peer.js"))
+                    .arg(tool::directory().join("node_modules"));
                 command
             }
         };
         let mut process = command
-            .arg(configuration)
+            .arg(configuration.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(rig.log(&label))
@@ -94,7 +109,11 @@ impl Peer {
                 }
             }
         });
-        Self { label, process, replies }
+        Self {
+            label,
+            process,
+            replies,
+        }
     }
 
     /// Tells the peer to do something, and waits for its answer.
@@ -110,17 +129,23 @@ impl Peer {
     /// The first half of [`Peer::ask`], to let two peers work at the same time.
     pub(crate) fn tell(&mut self, words: &Value) {
         let input = self.process.stdin.as_mut().expect("it was piped");
-        writeln!(input, "{words}").unwrap_or_else(|error| panic!("{} is gone: {error}", self.label));
+        writeln!(input, "{words}")
+            .unwrap_or_else(|error| panic!("{} is gone: {error}", self.label));
     }
 
     /// The second half of [`Peer::ask`].
-    pub(crate) fn hear(&mut self, words: &Value) -> Value {
+    pub(crate) fn hear(&self, words: &Value) -> Value {
         let word = &words["do"];
         let reply = self
             .replies
             .recv_timeout(LONGEST)
             .unwrap_or_else(|error| panic!("{} did not answer {word}: {error}", self.label));
-        assert!(reply.get("error").is_none(), "{} failed at {word}: {}", self.label, reply["error"]);
+        assert!(
+            reply.get("error").is_none(),
+            "{} failed at {word}: {}",
+            self.label,
+            reply["error"]
+        );
         reply
     }
 }
@@ -136,7 +161,8 @@ impl Drop for Peer {
 pub(crate) fn call(caller: &mut Peer, callee: &mut Peer, video: bool) {
     let offer = caller.ask(&json!({ "do": "offer", "video": video }));
     only_relayed(&offer);
-    let answer = callee.ask(&json!({ "do": "answer", "video": video, "description": offer["description"] }));
+    let answer =
+        callee.ask(&json!({ "do": "answer", "video": video, "description": offer["description"] }));
     only_relayed(&answer);
     caller.ask(&json!({ "do": "accept", "description": answer["description"] }));
 }
@@ -144,9 +170,19 @@ pub(crate) fn call(caller: &mut Peer, callee: &mut Peer, video: bool) {
 /// Asserts that a description offers at least one candidate, and none but relayed ones.
 fn only_relayed(reply: &Value) {
     let sdp = reply["description"]["sdp"].as_str().expect("a description");
-    let candidates: Vec<&str> = sdp.lines().filter(|line| line.starts_with("a=candidate:")).collect();
-    assert!(!candidates.is_empty(), "no candidate, errors: {}\n{sdp}", reply["errors"]);
-    assert!(candidates.iter().all(|line| line.contains(" typ relay")), "a candidate beside the relay's: {sdp}");
+    let candidates: Vec<&str> = sdp
+        .lines()
+        .filter(|line| line.starts_with("a=candidate:"))
+        .collect();
+    assert!(
+        !candidates.is_empty(),
+        "no candidate, errors: {}\n{sdp}",
+        reply["errors"]
+    );
+    assert!(
+        candidates.iter().all(|line| line.contains(" typ relay")),
+        "a candidate beside the relay's: {sdp}"
+    );
 }
 
 /// Makes the browser trust the rig's authority, as an operator of a private one would.
@@ -157,7 +193,11 @@ fn trust_authority(rig: &Rig) {
         let store = format!("sql:{}", database.display());
         succeed(Command::new("certutil").args(["-d", &store, "-N", "--empty-password"]));
         let authority = rig.dir().join("ca.pem");
-        succeed(Command::new("certutil").args(["-d", &store, "-A", "-t", "C,,", "-n", "rig", "-i"]).arg(authority));
+        succeed(
+            Command::new("certutil")
+                .args(["-d", &store, "-A", "-t", "C,,", "-n", "rig", "-i"])
+                .arg(authority),
+        );
     }
 }
 

@@ -14,11 +14,12 @@
 //! host does not forward: bytes that get from one client to the other went through a relay. Everything is taken
 //! away when the rig is dropped, also by a panic, which then tells what the server and the clients said.
 
+use std::cell::RefCell;
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -40,6 +41,9 @@ pub(crate) enum Host {
     B,
 }
 
+/// All of them.
+pub(crate) const HOSTS: [Host; 3] = [Host::S, Host::A, Host::B];
+
 impl Host {
     /// Returns the server's IPv4 address on this host's link.
     pub(crate) fn server(self) -> &'static str {
@@ -59,6 +63,11 @@ impl Host {
         }
     }
 
+    /// Returns the name of [`Host::server6`] in the hosts' DNS.
+    pub(crate) fn server6_name(self) -> String {
+        format!("six-{}.{NAME}", self.letter())
+    }
+
     fn letter(self) -> char {
         match self {
             Self::S => 's',
@@ -72,7 +81,8 @@ impl Host {
 pub(crate) struct Rig {
     stem: String,
     dir: PathBuf,
-    logs: Mutex<Vec<PathBuf>>,
+    logs: RefCell<Vec<PathBuf>>,
+    started: RefCell<Vec<Child>>,
     // Released last: two rigs at once would starve each other's video on a small machine.
     _turn: MutexGuard<'static, ()>,
 }
@@ -97,14 +107,23 @@ impl Rig {
         }
         let stem = format!("{PREFIX}{}-{count}", std::process::id());
         let dir = std::env::temp_dir().join(&stem);
-        let rig = Self { stem, dir, logs: Mutex::new(Vec::new()), _turn: turn };
-        fs::DirBuilder::new().mode(0o700).create(&rig.dir).expect("a private directory");
+        let rig = Self {
+            stem,
+            dir,
+            logs: RefCell::default(),
+            started: RefCell::default(),
+            _turn: turn,
+        };
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&rig.dir)
+            .expect("a private directory");
         rig.build();
         Some(rig)
     }
 
     fn build(&self) {
-        for host in [Host::S, Host::A, Host::B] {
+        for host in HOSTS {
             let name = self.namespace(host);
             ip(&["netns", "add", &name]);
             ip(&["-n", &name, "link", "set", "lo", "up"]);
@@ -113,37 +132,103 @@ impl Rig {
         }
         let server = self.namespace(Host::S);
         ip(&["-n", &server, "address", "add", "10.99.0.1/32", "dev", "lo"]);
-        ip(&["-n", &server, "address", "add", "fd99::1/128", "dev", "lo", "nodad"]);
+        ip(&[
+            "-n",
+            &server,
+            "address",
+            "add",
+            "fd99::1/128",
+            "dev",
+            "lo",
+            "nodad",
+        ]);
         for (host, digit) in [(Host::A, 1), (Host::B, 2)] {
             let client = self.namespace(host);
             let link = format!("to-{}", host.letter());
-            ip(&["-n", &server, "link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &client]);
+            ip(&[
+                "-n", &server, "link", "add", &link, "type", "veth", "peer", "name", "eth0",
+                "netns", &client,
+            ]);
             for (name, device, end) in [(&server, link.as_str(), 1), (&client, "eth0", 2)] {
-                ip(&["-n", name, "address", "add", &format!("10.99.{digit}.{end}/24"), "dev", device]);
-                ip(&["-n", name, "address", "add", &format!("fd99:{digit}::{end}/64"), "dev", device, "nodad"]);
+                ip(&[
+                    "-n",
+                    name,
+                    "address",
+                    "add",
+                    &format!("10.99.{digit}.{end}/24"),
+                    "dev",
+                    device,
+                ]);
+                ip(&[
+                    "-n",
+                    name,
+                    "address",
+                    "add",
+                    &format!("fd99:{digit}::{end}/64"),
+                    "dev",
+                    device,
+                    "nodad",
+                ]);
                 ip(&["-n", name, "link", "set", device, "up"]);
             }
-            ip(&["-n", &client, "route", "add", "default", "via", host.server()]);
-            ip(&["-n", &client, "-6", "route", "add", "default", "via", host.server6()]);
+            ip(&[
+                "-n",
+                &client,
+                "route",
+                "add",
+                "default",
+                "via",
+                host.server(),
+            ]);
+            ip(&[
+                "-n",
+                &client,
+                "-6",
+                "route",
+                "add",
+                "default",
+                "via",
+                host.server6(),
+            ]);
             self.resolve_at(host);
         }
         // Packets for everybody else leave by some link, as on a real host.
         ip(&["-n", &server, "route", "add", "default", "via", "10.99.1.2"]);
-        ip(&["-n", &server, "-6", "route", "add", "default", "via", "fd99:1::2"]);
+        ip(&[
+            "-n",
+            &server,
+            "-6",
+            "route",
+            "add",
+            "default",
+            "via",
+            "fd99:1::2",
+        ]);
     }
 
     /// Makes the server's host the client's resolver; `ip netns exec` shows it the file as /etc/resolv.conf.
     fn resolve_at(&self, host: Host) {
         let etc = Path::new(ETC).join(self.namespace(host));
         fs::create_dir_all(&etc).expect("/etc/netns is writable");
-        fs::write(etc.join("resolv.conf"), format!("nameserver {}\n", host.server())).expect("/etc/netns is writable");
+        fs::write(
+            etc.join("resolv.conf"),
+            format!("nameserver {}\n", host.server()),
+        )
+        .expect("/etc/netns is writable");
     }
 
     /// Returns a command that will run `program` on `host`, in this rig's directory, and die with this thread.
     pub(crate) fn command(&self, host: Host, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", "ip", "netns", "exec", &self.namespace(host)])
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "ip",
+                "netns",
+                "exec",
+                &self.namespace(host),
+            ])
             .arg(program)
             .current_dir(&self.dir)
             .env("HOME", &self.dir)
@@ -152,13 +237,54 @@ impl Rig {
         command
     }
 
+    /// Runs `program` on `host` for at most a minute, and returns all that it printed.
+    ///
+    /// # Panics
+    ///
+    /// When it fails, or takes longer.
+    pub(crate) fn run(&self, host: Host, program: &str, arguments: &[&str]) -> String {
+        let mut command = self.command(host, "timeout");
+        let (path, log) = self.open(program);
+        let errors = log.try_clone().expect("a second handle");
+        command
+            .args(["--kill-after=2", "60", program])
+            .args(arguments)
+            .stdout(log)
+            .stderr(errors);
+        let status = command.status().expect("setpriv exists");
+        let output = String::from_utf8_lossy(&fs::read(path).expect("it was written")).into_owned();
+        assert!(
+            status.success(),
+            "{program} {arguments:?} ended with {status} (124: it took too long)"
+        );
+        output
+    }
+
+    /// Starts `program` on `host`, to run as long as the test.
+    pub(crate) fn start(&self, host: Host, program: &str, arguments: &[&str]) {
+        let log = self.log(program);
+        let errors = log.try_clone().expect("a second handle");
+        let mut command = self.command(host, program);
+        let child = command
+            .args(arguments)
+            .stdout(log)
+            .stderr(errors)
+            .spawn()
+            .expect("setpriv exists");
+        self.started.borrow_mut().push(child);
+    }
+
     /// Returns a new file for the output of something called `label`; a failure will show its end.
     pub(crate) fn log(&self, label: &str) -> fs::File {
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        self.open(label).1
+    }
+
+    fn open(&self, label: &str) -> (PathBuf, fs::File) {
+        let mut logs = self.logs.borrow_mut();
         let path = self.dir.join(format!("{:02}-{label}.log", logs.len()));
         let file = fs::File::create(&path).expect("the rig's directory is writable");
-        logs.push(path);
-        file
+        logs.push(path.clone());
+        (path, file)
     }
 
     /// Returns the directory of this rig, which is the home of what runs in it.
@@ -174,11 +300,15 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for path in self.logs.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            for path in self.logs.borrow().iter() {
                 eprintln!("---- the end of {}\n{}", path.display(), tail(path));
             }
         }
-        for host in [Host::A, Host::B, Host::S] {
+        for child in self.started.borrow_mut().iter_mut() {
+            _ = child.kill();
+            _ = child.wait();
+        }
+        for host in HOSTS {
             remove_host(&self.namespace(host));
         }
         // Nothing is asserted here: a panic while panicking would hide the first one.
@@ -192,7 +322,10 @@ fn tail(path: &Path) -> String {
     const COLUMNS: usize = 400;
     let text = String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
     let skipped = text.lines().count().saturating_sub(LINES);
-    text.lines().skip(skipped).map(|line| line.chars().take(COLUMNS).chain(['\n']).collect::<String>()).collect()
+    text.lines()
+        .skip(skipped)
+        .map(|line| line.chars().take(COLUMNS).chain(['\n']).collect::<String>())
+        .collect()
 }
 
 /// Takes away what runs of these tests left that were killed; theirs are the names with the id of no process.
@@ -200,10 +333,17 @@ fn sweep() {
     let own = std::process::id().to_string();
     let temp = std::env::temp_dir();
     for dir in [Path::new("/run/netns"), Path::new(ETC), &temp] {
-        let Ok(entries) = fs::read_dir(dir) else { continue };
+        let Ok(entries) = fs::read_dir(dir) else {
+            continue;
+        };
         for entry in entries.filter_map(Result::ok) {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some((pid, _)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('-')) else { continue };
+            let Some((pid, _)) = name
+                .strip_prefix(PREFIX)
+                .and_then(|rest| rest.split_once('-'))
+            else {
+                continue;
+            };
             let number = !pid.is_empty() && pid.bytes().all(|byte| byte.is_ascii_digit());
             if number && (pid == own || !Path::new("/proc").join(pid).exists()) {
                 if dir == temp {
@@ -220,7 +360,10 @@ fn sweep() {
 fn remove_host(name: &str) {
     if Path::new("/run/netns").join(name).exists() {
         let script = format!("for pid in $(ip netns pids {name}); do kill -KILL $pid; done");
-        _ = Command::new("sh").args(["-c", &script]).stderr(Stdio::null()).status();
+        _ = Command::new("sh")
+            .args(["-c", &script])
+            .stderr(Stdio::null())
+            .status();
         _ = Command::new("ip").args(["netns", "delete", name]).status();
     }
     _ = fs::remove_dir_all(Path::new(ETC).join(name));
@@ -235,7 +378,10 @@ pub(crate) fn succeed(command: &mut Command) {
     let output = command.output().expect("the command exists");
     if !output.status.success() {
         _ = io::stderr().write_all(&output.stderr);
-        panic!("{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
+        panic!(
+            "{command:?} failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 

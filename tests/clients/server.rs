@@ -11,38 +11,48 @@ use base64::Engine as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-use crate::rig::{Host, NAME, RELAY, Rig, succeed};
+use crate::rig::{HOSTS, Host, NAME, RELAY, Rig, succeed};
 use crate::tool::Tool;
 
 /// The secret that the server shares with whoever gives out credentials.
 pub(crate) const SECRET: &str = "a secret of these tests";
 
 /// A running server, and the resolver that knows its name.
-pub(crate) struct Server {
+pub(crate) struct Server<'a> {
+    rig: &'a Rig,
     process: Child,
     resolver: Child,
 }
 
-impl Server {
+impl<'a> Server<'a> {
     /// Returns what a test needs to run the server that the environment chose.
     pub(crate) fn tools() -> &'static [Tool] {
         if is_coturn() { &[Tool::Coturn] } else { &[] }
     }
 
     /// Starts the server on the rig's middle host and waits until it says that it serves.
-    pub(crate) fn start(rig: &Rig) -> Self {
+    pub(crate) fn start(rig: &'a Rig) -> Self {
         write_certificates(rig);
         let secret = rig.dir().join("secret");
         fs::write(&secret, SECRET).expect("the rig's directory is writable");
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("the file is ours");
         let resolver = start_resolver(rig);
-        let process = if is_coturn() { start_coturn(rig) } else { start_turnd(rig) };
-        Self { process, resolver }
+        let process = if is_coturn() {
+            start_coturn(rig)
+        } else {
+            start_turnd(rig)
+        };
+        Self {
+            rig,
+            process,
+            resolver,
+        }
     }
 
     /// Writes nonsense into the configuration and asks for a reload.
-    pub(crate) fn reload_broken(&self, rig: &Rig) {
-        fs::write(rig.dir().join(CONFIG), "[server\nrealm = 7\n").expect("the rig's directory is writable");
+    pub(crate) fn reload_broken(&self) {
+        fs::write(self.rig.dir().join(CONFIG), "[server\nrealm = 7\n")
+            .expect("the rig's directory is writable");
         succeed(Command::new("sh").args(["-c", &format!("kill -HUP {}", self.process.id())]));
     }
 
@@ -52,8 +62,11 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Server<'_> {
     fn drop(&mut self) {
+        if std::thread::panicking() && !is_coturn() {
+            eprintln!("---- what turnd counted\n{}", metrics(self.rig));
+        }
         for child in [&mut self.process, &mut self.resolver] {
             _ = child.kill();
             _ = child.wait();
@@ -75,14 +88,22 @@ pub(crate) struct Credential {
 
 impl Credential {
     /// Returns one that is good for `seconds` more, or was good until that long ago.
-    #[expect(clippy::disallowed_methods, reason = "the credential's expiry is a time of day")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the credential's expiry is a time of day"
+    )]
     pub(crate) fn lasting(seconds: i64) -> Self {
         let now = std::time::SystemTime::now();
-        let now = now.duration_since(std::time::UNIX_EPOCH).expect("the clock is after 1970").as_secs();
+        let now = now
+            .duration_since(std::time::UNIX_EPOCH)
+            .expect("the clock is after 1970")
+            .as_secs();
         let username = format!("{}:alice", now.saturating_add_signed(seconds));
-        let mut mac = Hmac::<sha1::Sha1>::new_from_slice(SECRET.as_bytes()).expect("HMAC takes any key");
+        let mut mac =
+            Hmac::<sha1::Sha1>::new_from_slice(SECRET.as_bytes()).expect("HMAC takes any key");
         mac.update(username.as_bytes());
-        let password = base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
+        let password =
+            base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
         Self { username, password }
     }
 }
@@ -131,11 +152,15 @@ level = "debug"
         .spawn()
         .expect("setpriv exists");
     // Short waits: a server that ended at once will never say that it is ready.
-    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("not zero");
+    socket
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .expect("not zero");
     let mut message = [0; 512];
     for _ in 0..150 {
         if let Ok(length) = socket.recv(&mut message)
-            && String::from_utf8_lossy(&message[..length]).lines().any(|line| line == "READY=1")
+            && String::from_utf8_lossy(&message[..length])
+                .lines()
+                .any(|line| line == "READY=1")
         {
             return process;
         }
@@ -150,8 +175,15 @@ level = "debug"
 
 fn start_coturn(rig: &Rig) -> Child {
     let dir = rig.dir().display();
-    let listen: String =
-        [Host::A, Host::B].map(|host| format!("listening-ip={}\nlistening-ip={}\n", host.server(), host.server6())).concat();
+    let listen: String = HOSTS
+        .map(|host| {
+            format!(
+                "listening-ip={}\nlistening-ip={}\n",
+                host.server(),
+                host.server6()
+            )
+        })
+        .concat();
     let config = format!(
         "{listen}relay-ip={RELAY}\nrelay-ip=fd99::1\nmin-port=50000\nmax-port=50999\nuse-auth-secret\n\
          static-auth-secret={SECRET}\nrealm={NAME}\ncert={dir}/cert.pem\npkey={dir}/key.pem\nno-cli\nfingerprint\n\
@@ -171,24 +203,59 @@ fn start_coturn(rig: &Rig) -> Child {
     process
 }
 
+/// Asks turnd for its metrics, for as much as it still says.
+fn metrics(rig: &Rig) -> String {
+    let request =
+        r"exec 3<> /dev/tcp/127.0.0.1/9641; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3";
+    let output = rig
+        .command(Host::S, "timeout")
+        .args(["5", "bash", "-c", request])
+        .output();
+    output
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default()
+}
+
 /// Waits until something accepts connections at the server's host.
 fn wait_for(rig: &Rig, port: u16) {
     let address = Host::A.server();
-    let script = format!("for i in $(seq 100); do : < /dev/tcp/{address}/{port} && exit 0; sleep 0.1; done; exit 1");
+    let script = format!(
+        "for i in $(seq 100); do : < /dev/tcp/{address}/{port} && exit 0; sleep 0.1; done; exit 1"
+    );
     succeed(rig.command(Host::S, "bash").args(["-c", &script]));
 }
 
 /// A resolver on the server's host that answers each client with the address on its own link.
 fn start_resolver(rig: &Rig) -> Child {
-    let hosts: String = [Host::A, Host::B].map(|host| format!("{} {NAME}\n", host.server())).concat();
+    let line = |host: Host| {
+        format!(
+            "{} {NAME}\n{} {}\n",
+            host.server(),
+            host.server6(),
+            host.server6_name()
+        )
+    };
+    let hosts = [Host::A, Host::B].map(line).concat();
     let file = rig.dir().join("hosts");
     fs::write(&file, hosts).expect("the rig's directory is writable");
     let log = rig.log("dnsmasq");
     let addresses = format!("--listen-address={},{}", Host::A.server(), Host::B.server());
     let process = rig
         .command(Host::S, "dnsmasq")
-        .args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"])
-        .args(["--localise-queries", "--bind-interfaces", "--user=root", "--pid-file=", "--local=/#/", &addresses])
+        .args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--no-resolv",
+            "--no-hosts",
+        ])
+        .args([
+            "--localise-queries",
+            "--bind-interfaces",
+            "--user=root",
+            "--pid-file=",
+            "--local=/#/",
+            &addresses,
+        ])
         .arg(format!("--addn-hosts={}", file.display()))
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)
@@ -203,21 +270,32 @@ fn write_certificates(rig: &Rig) {
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("no names");
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(DnType::CommonName, "the rig's authority");
+    ca.distinguished_name
+        .push(DnType::CommonName, "the rig's authority");
     let ca_pem = ca.self_signed(&ca_key).expect("a certificate").pem();
     let issuer = Issuer::new(ca, ca_key);
 
     let key = KeyPair::generate().expect("a key");
     let mut names = vec![NAME.to_owned()];
-    names.extend([Host::A, Host::B].iter().flat_map(|host| [host.server(), host.server6()]).map(str::to_owned));
+    names.extend(
+        [Host::A, Host::B]
+            .iter()
+            .flat_map(|host| [host.server(), host.server6()])
+            .map(str::to_owned),
+    );
     debug_assert!(names[1..].iter().all(|name| name.parse::<IpAddr>().is_ok()));
     let mut leaf = CertificateParams::new(names).expect("good names");
     leaf.distinguished_name.push(DnType::CommonName, NAME);
     leaf.use_authority_key_identifier_extension = true;
-    leaf.extended_key_usages.push(rcgen::ExtendedKeyUsagePurpose::ServerAuth);
+    leaf.extended_key_usages
+        .push(rcgen::ExtendedKeyUsagePurpose::ServerAuth);
     let leaf_pem = leaf.signed_by(&key, &issuer).expect("a certificate").pem();
 
-    for (file, text) in [("ca.pem", ca_pem), ("cert.pem", leaf_pem), ("key.pem", key.serialize_pem())] {
+    for (file, text) in [
+        ("ca.pem", ca_pem),
+        ("cert.pem", leaf_pem),
+        ("key.pem", key.serialize_pem()),
+    ] {
         let path = rig.dir().join(file);
         fs::write(&path, text).expect("the rig's directory is writable");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the file is ours");

@@ -27,8 +27,16 @@ pub(crate) fn present(tools: &[Tool]) -> bool {
     if !is_root() {
         missing.push("root, for the network namespaces".into());
     }
-    let common = [command("ip"), command("setpriv"), command("timeout"), command("dnsmasq")];
-    for (name, found) in common.into_iter().chain(tools.iter().flat_map(|tool| tool.parts())) {
+    let common = [
+        command("ip"),
+        command("setpriv"),
+        command("timeout"),
+        command("dnsmasq"),
+    ];
+    for (name, found) in common
+        .into_iter()
+        .chain(tools.iter().flat_map(|tool| tool.parts()))
+    {
         if !found {
             missing.push(name);
         }
@@ -38,15 +46,22 @@ pub(crate) fn present(tools: &[Tool]) -> bool {
     }
     let what = missing.join(", ");
     assert!(!in_ci(), "missing: {what}; run .ci/install");
-    // Not eprintln!, which is captured and then shown by failing tests only.
-    let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    _ = writeln!(io::stderr(), "SKIPPED {test}: {what}, run .ci/install");
+    say_skipped(&format!("{what}, run .ci/install"));
     false
+}
+
+/// Says that this thread's test did not run.
+pub(crate) fn say_skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or("a test").to_owned();
+    // Not eprintln!, which is captured and then shown by failing tests only.
+    _ = writeln!(io::stderr(), "SKIPPED: {why} ({test})");
 }
 
 /// Returns the directory that `.ci/install` puts packages in.
 pub(crate) fn directory() -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("cargo's own directory has a parent");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("cargo's own directory has a parent");
     target.join("clients")
 }
 
@@ -59,12 +74,18 @@ impl Tool {
     fn parts(self) -> Vec<(String, bool)> {
         match self {
             Self::Coturn => vec![command("turnserver")],
-            Self::CoturnClients => vec![command("turnutils_uclient"), command("turnutils_stunclient")],
+            Self::CoturnClients => vec![
+                command("turnutils_uclient"),
+                command("turnutils_stunclient"),
+            ],
             Self::Chromium => vec![
                 command("chromium"),
                 command("node"),
                 command("certutil"),
-                ("playwright-core".into(), directory().join("node_modules/playwright-core").exists()),
+                (
+                    "playwright-core".into(),
+                    directory().join("node_modules/playwright-core").exists(),
+                ),
             ],
             Self::Aiortc => vec![("aiortc".into(), python().exists())],
         }
@@ -73,7 +94,10 @@ impl Tool {
 
 fn command(name: &str) -> (String, bool) {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    (name.to_owned(), std::env::split_paths(&path).any(|directory| directory.join(name).is_file()))
+    (
+        name.to_owned(),
+        std::env::split_paths(&path).any(|directory| directory.join(name).is_file()),
+    )
 }
 
 fn is_root() -> bool {
