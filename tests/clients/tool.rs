@@ -37,7 +37,7 @@ pub(crate) fn present(tools: &[Tool]) -> bool {
         .into_iter()
         .chain(tools.iter().flat_map(|tool| tool.parts()))
     {
-        if !found {
+        if !found && !missing.contains(&name) {
             missing.push(name);
         }
     }
@@ -54,7 +54,7 @@ pub(crate) fn present(tools: &[Tool]) -> bool {
 pub(crate) fn say_skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
     // Not eprintln!, which is captured and then shown by failing tests only.
-    _ = writeln!(io::stderr(), "SKIPPED: {why} ({test})");
+    _ = io::stderr().write_all(format!("SKIPPED: {why} ({test})\n").as_bytes());
 }
 
 /// Returns the directory that `.ci/install` puts packages in.
