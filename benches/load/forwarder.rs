@@ -20,75 +20,34 @@ use super::sys::{self, Batch, Epoll, HEADROOM};
 /// How the forwarder uses its sockets; the defaults are the fastest found.
 #[derive(Clone, Debug)]
 pub(crate) struct Technique {
+    /// Datagrams taken from the listening socket, and sent through it, by one call; 1 for `recvmsg` and `sendto`.
     batch: usize,
+    /// Datagrams taken from a relay socket by one call. Fewer than asked for means that it is empty.
     relay_batch: usize,
-    events: usize,
+    /// Edge-triggered readiness: a level-triggered poll looks at every socket twice.
     edge: bool,
-    drain: bool,
-    connect: bool,
+    /// Takes and sends runs of datagrams as one.
     gro: bool,
-    packet_info: bool,
-    receive_buffer: usize,
-    send: Send,
-    spin: bool,
-    busy_poll: i32,
-    flush_each: bool,
+    /// DF on everything: spares the kernel the choice of an IP identification for each datagram.
     never_fragment: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Send {
-    /// One `sendto` per datagram.
-    To,
-    /// One `sendmsg` per datagram.
-    Message,
-    /// `sendmmsg` per run of datagrams for one socket.
-    Batch,
+    /// Connects relay sockets to their peers. Saves a route look-up; a TURN relay with several peers cannot.
+    connect: bool,
 }
 
 impl Technique {
     pub(crate) fn parse(options: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
-        let mut technique = Self {
-            batch: 64,
-            relay_batch: 16,
-            events: 64,
-            edge: false,
-            drain: false,
-            connect: false,
-            gro: true,
-            packet_info: false,
-            receive_buffer: 4 << 20,
-            send: Send::Batch,
-            spin: false,
-            busy_poll: 0,
-            flush_each: false,
-            never_fragment: false,
-        };
+        let mut technique =
+            Self { batch: 64, relay_batch: 4, edge: true, gro: true, never_fragment: true, connect: false };
         for option in options {
             let (name, value) = option.split_once('=').ok_or("name=value")?;
             match name {
                 "batch" => technique.batch = value.parse()?,
                 "relay-batch" => technique.relay_batch = value.parse()?,
-                "events" => technique.events = value.parse()?,
                 "edge" => technique.edge = value.parse()?,
-                "drain" => technique.drain = value.parse()?,
-                "connect" => technique.connect = value.parse()?,
                 "gro" => technique.gro = value.parse()?,
-                "packet-info" => technique.packet_info = value.parse()?,
-                "receive-buffer" => technique.receive_buffer = value.parse()?,
-                "spin" => technique.spin = value.parse()?,
-                "busy-poll" => technique.busy_poll = value.parse()?,
-                "flush-each" => technique.flush_each = value.parse()?,
                 "never-fragment" => technique.never_fragment = value.parse()?,
-                "send" => {
-                    technique.send = match value {
-                        "to" => Send::To,
-                        "message" => Send::Message,
-                        "batch" => Send::Batch,
-                        _ => return Err("send=to|message|batch".into()),
-                    }
-                }
-                _ => return Err(format!("unknown option {name}").into()),
+                "connect" => technique.connect = value.parse()?,
+                _ => return Err(format!("the forwarder has no option {name}").into()),
             }
         }
         Ok(technique)
@@ -109,7 +68,7 @@ struct Forwarder {
     relays: Vec<UdpSocket>,
     flows: Vec<Flow>,
     by_channel: HashMap<(SocketAddrV4, u16), u32, RandomState>,
-    by_peer: Vec<Vec<(SocketAddrV4, u32)>>,
+    by_peer: HashMap<(usize, SocketAddrV4), u32, RandomState>,
     up: Batch,
     down: Batch,
     /// How many slots of `down` are not to be sent by the next flush.
@@ -150,76 +109,73 @@ pub(crate) fn run(options: impl Iterator<Item = String>) -> Result<(), Box<dyn E
 
 fn open(technique: &Technique) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
-    socket.set_recv_buffer_size(technique.receive_buffer)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     if technique.gro {
         sys::set_gro(socket.as_raw_fd())?;
     }
     if technique.never_fragment {
         sys::set_never_fragment(socket.as_raw_fd())?;
     }
-    if technique.busy_poll > 0 {
-        sys::set_busy_poll(socket.as_raw_fd(), technique.busy_poll)?;
-    }
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     Ok(socket.into())
 }
 
+const RECEIVE_BUFFER: usize = 4 << 20;
+const FOREVER: i32 = -1;
+/// The identifier of the listening socket; relay sockets are told by their allocation.
 const LISTENER: u64 = u64::MAX;
 
 impl Forwarder {
     fn new(technique: Technique, listener: UdpSocket, flows: Vec<Flow>) -> io::Result<Self> {
-        if technique.packet_info {
-            sys::set_packet_info(listener.as_raw_fd())?;
-        }
         let allocations = flows.iter().map(|flow| flow.allocation + 1).max().unwrap_or(0);
         let mut by_channel = HashMap::default();
-        let mut by_peer = vec![Vec::new(); allocations];
+        let mut by_peer = HashMap::default();
         let mut relays = Vec::with_capacity(allocations);
         for _ in 0..allocations {
             relays.push(open(&technique)?);
         }
         for (index, flow) in flows.iter().enumerate() {
             by_channel.insert((flow.client, flow.channel), index as u32);
-            by_peer[flow.allocation].push((flow.peer, index as u32));
+            by_peer.insert((flow.allocation, flow.peer), index as u32);
             if technique.connect {
                 relays[flow.allocation].connect(flow.peer)?;
             }
         }
         let slot = if technique.gro { 65_536 + 64 } else { 2048 };
-        let control = technique.gro || technique.packet_info;
-        let up = Batch::new(technique.batch, slot, control);
-        let down = Batch::new(technique.batch.max(technique.relay_batch), slot, control);
+        let up = Batch::new(technique.batch, slot, technique.gro);
+        let down = Batch::new(technique.batch.max(technique.relay_batch), slot, technique.gro);
         Ok(Self { technique, listener, relays, flows, by_channel, by_peer, up, down, done: 0 })
     }
 
     fn forward(&mut self) -> Result<(), Box<dyn Error>> {
-        let mut epoll = Epoll::new(self.technique.events)?;
+        let mut epoll = Epoll::new(64)?;
         epoll.add(self.listener.as_raw_fd(), LISTENER, self.technique.edge)?;
         for (index, relay) in self.relays.iter().enumerate() {
             epoll.add(relay.as_raw_fd(), index as u64, self.technique.edge)?;
         }
-        let timeout = if self.technique.spin { 0 } else { -1 };
+        // An edge is told once, so what is left behind has to be remembered.
+        let mut listener_ready = false;
         loop {
-            let count = epoll.wait(timeout)?;
+            let count = epoll.wait(if listener_ready { 0 } else { FOREVER })?;
             for event in 0..count {
                 match epoll.id(event) {
-                    LISTENER => self.from_clients(),
+                    LISTENER => listener_ready = true,
                     relay => self.from_peers(relay as usize),
                 }
             }
             self.flush_to_clients();
+            if listener_ready {
+                listener_ready = self.from_clients() && self.technique.edge;
+            }
         }
     }
 
-    fn from_clients(&mut self) {
-        loop {
-            let received = receive(&mut self.up, self.listener.as_raw_fd(), self.technique.batch);
-            self.send_to_peers();
-            self.up.clear();
-            if received < self.technique.batch || !(self.technique.drain || self.technique.edge) {
-                return;
-            }
-        }
+    /// Relays one batch from the clients; true if there may be more. The relay sockets have their turn in between.
+    fn from_clients(&mut self) -> bool {
+        let received = receive(&mut self.up, self.listener.as_raw_fd(), self.technique.batch);
+        self.send_to_peers();
+        self.up.clear();
+        received == self.technique.batch
     }
 
     fn send_to_peers(&mut self) {
@@ -242,17 +198,13 @@ impl Forwarder {
             }
             let to = (!self.technique.connect).then_some(flow.peer);
             self.up.redirect(index, HEADROOM + 4, len, to, None);
-            match self.technique.send {
-                Send::To => drop(self.up.send_to(relay, index)),
-                Send::Message => drop(self.up.send_one(relay, index)),
-                Send::Batch => match &mut run {
-                    Some((socket, at, count)) if *socket == relay && *at + *count == index => *count += 1,
-                    _ => {
-                        if let Some((socket, at, count)) = run.replace((relay, index, 1)) {
-                            send(&mut self.up, socket, at, count);
-                        }
+            match &mut run {
+                Some((socket, at, count)) if *socket == relay && *at + *count == index => *count += 1,
+                _ => {
+                    if let Some((socket, at, count)) = run.replace((relay, index, 1)) {
+                        send(&mut self.up, socket, at, count);
                     }
-                },
+                }
             }
         }
         if let Some((socket, at, count)) = run {
@@ -271,10 +223,7 @@ impl Forwarder {
             for index in at..at + count {
                 self.frame(allocation, index);
             }
-            if self.technique.flush_each {
-                self.flush_to_clients();
-            }
-            if count < self.technique.relay_batch || !(self.technique.drain || self.technique.edge) {
+            if count < self.technique.relay_batch || !self.technique.edge {
                 return;
             }
         }
@@ -283,8 +232,7 @@ impl Forwarder {
     /// Makes a ChannelData message of what a peer sent.
     fn frame(&mut self, allocation: usize, index: usize) {
         let received = self.down.received(index);
-        let flow = self.by_peer[allocation].iter().find(|(peer, _)| *peer == received.from);
-        let Some(&(_, flow)) = flow else {
+        let Some(&flow) = self.by_peer.get(&(allocation, received.from)) else {
             self.skip(index);
             return;
         };
@@ -309,11 +257,7 @@ impl Forwarder {
         let listener = self.listener.as_raw_fd();
         let count = if self.done == self.down.len() { 0 } else { self.down.len() };
         self.done = 0;
-        match self.technique.send {
-            Send::To => (0..count).for_each(|index| drop(self.down.send_to(listener, index))),
-            Send::Message => (0..count).for_each(|index| drop(self.down.send_one(listener, index))),
-            Send::Batch => send(&mut self.down, listener, 0, count),
-        }
+        send(&mut self.down, listener, 0, count);
         self.down.clear();
     }
 }
@@ -325,6 +269,11 @@ fn receive(batch: &mut Batch, socket: RawFd, max: usize) -> usize {
 
 /// Sends a run; a datagram that the kernel refuses is dropped, as a relay would.
 fn send(batch: &mut Batch, socket: RawFd, mut at: usize, mut count: usize) {
+    if count == 1 {
+        // One datagram costs less by `sendto` than by `sendmmsg`.
+        let _ = batch.send_to(socket, at);
+        return;
+    }
     while count > 0 {
         let sent = batch.send(socket, at, count).unwrap_or(0).max(1);
         at += sent;

@@ -5,11 +5,7 @@
 //! the socket's drop counter is the count, so the generator neither wakes up nor copies for what it is sent, and
 //! has its whole core for sending. A datagram that is not as it must be passes the filter and is found in the socket.
 
-use std::{
-    io,
-    net::{Ipv4Addr, UdpSocket},
-    os::fd::{AsRawFd, RawFd},
-};
+use std::{io, net::UdpSocket, os::fd::RawFd, time::Duration};
 
 use socket2::{SockFilter, SockRef};
 
@@ -30,6 +26,7 @@ pub(crate) struct Lane {
     sent: u64,
     forgiven: u64,
     at_start: u32,
+    /// How many had come, and when that last changed.
     progress: (u64, u64),
 }
 
@@ -41,6 +38,7 @@ pub(crate) struct Run {
     pub(crate) delivered: u64,
     /// Time in which the generator had nothing to do because every window was full.
     pub(crate) waiting: u64,
+    /// What was sent and never came.
     pub(crate) lost: u64,
 }
 
@@ -65,6 +63,7 @@ impl Lane {
     /// Sends as much as the window leaves room for; false when it is full.
     fn fill(&mut self, window: u64, now: u64) -> bool {
         let delivered = self.delivered();
+        self.forgiven = self.forgiven.min(self.sent.saturating_sub(delivered));
         let in_flight = self.sent.saturating_sub(self.forgiven + delivered);
         if delivered != self.progress.0 {
             self.progress = (delivered, now);
@@ -132,7 +131,7 @@ fn settle(lanes: &[Lane]) -> u64 {
         }
         quiet = if delivered == last { quiet + 1 } else { 0 };
         last = delivered;
-        sys::pause(std::time::Duration::from_millis(10));
+        sys::pause(Duration::from_millis(10));
     }
     last
 }
@@ -144,67 +143,45 @@ fn spin() {
     }
 }
 
-/// What a sink takes: datagrams that meet every test.
+/// What a sink takes: datagrams that meet every test. Offsets are into the payload.
 pub(crate) enum Test {
-    /// The 16 bits at this offset of the payload, under a mask.
-    Half(u32, u32, u32),
-    /// The 32 bits at this offset of the payload.
+    Half(u32, u16),
     Word(u32, u32),
-    /// The length of the payload.
+    /// The 16 bits at this offset, from the first value to the second.
+    Between(u32, u16, u16),
     Length(u32),
+    AtLeast(u32),
 }
 
 /// Makes the socket count (and drop) what meets all tests, and keep what does not.
 pub(crate) fn sink(socket: &UdpSocket, tests: &[Test]) -> io::Result<()> {
-    const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
-    const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
-    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
-    // The filter of a UDP socket sees the eight bytes of the UDP header first.
+    const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    const LOAD_HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
+    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const AT_LEAST: u32 = libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K;
+    const ABOVE: u32 = libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K;
+    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+    // The filter of a UDP socket sees the eight bytes of the UDP header first, with the length at offset 4.
     const HEADER: u32 = 8;
+    const LENGTH: u32 = 4;
+    let step = |code: u32, if_true, if_false, value| SockFilter::new(code as u16, if_true, if_false, value);
+    let keep = || step(RETURN, 0, 0, u32::MAX);
     let mut program = Vec::new();
     for test in tests {
-        match *test {
-            Test::Half(at, mask, value) => {
-                program.push(SockFilter::new(LOAD_HALF, 0, 0, at + HEADER));
-                program.push(SockFilter::new(AND, 0, 0, mask));
-                program.push(SockFilter::new(EQUAL, 1, 0, value));
-            }
-            Test::Word(at, value) => {
-                program.push(SockFilter::new(LOAD_WORD, 0, 0, at + HEADER));
-                program.push(SockFilter::new(EQUAL, 1, 0, value));
-            }
-            Test::Length(len) => {
-                program.push(SockFilter::new(LOAD_HALF, 0, 0, 4));
-                program.push(SockFilter::new(EQUAL, 1, 0, len + HEADER));
-            }
+        let (load, at, compare, value) = match *test {
+            Test::Half(at, value) => (LOAD_HALF, at + HEADER, EQUAL, u32::from(value)),
+            Test::Word(at, value) => (LOAD_WORD, at + HEADER, EQUAL, value),
+            Test::Between(at, least, _) => (LOAD_HALF, at + HEADER, AT_LEAST, u32::from(least)),
+            Test::Length(length) => (LOAD_HALF, LENGTH, EQUAL, length + HEADER),
+            Test::AtLeast(length) => (LOAD_HALF, LENGTH, AT_LEAST, length + HEADER),
+        };
+        program.extend([step(load, 0, 0, at), step(compare, 1, 0, value), keep()]);
+        if let Test::Between(_, _, most) = *test {
+            program.extend([step(ABOVE, 0, 1, u32::from(most)), keep()]);
         }
-        program.push(SockFilter::new(RETURN, 0, 0, u32::MAX));
     }
-    program.push(SockFilter::new(RETURN, 0, 0, 0));
+    program.push(step(RETURN, 0, 0, 0));
     SockRef::from(socket).attach_filter(&program)
-}
-
-/// Counts and forgets what a sink has kept because it was not as it must be.
-pub(crate) fn strays(socket: &UdpSocket) -> usize {
-    let mut batch = Batch::new(64, 2048, false);
-    let mut count = 0;
-    while let Ok(received @ 1..) = batch.receive(socket.as_raw_fd(), 64) {
-        count += received;
-        batch.clear();
-    }
-    count
-}
-
-/// The source address of client `index`.
-pub(crate) fn client_address(index: usize) -> Ipv4Addr {
-    Ipv4Addr::from(0x7f10_0001 + index as u32)
-}
-
-/// The address of peer `index`.
-pub(crate) fn peer_address(index: usize) -> Ipv4Addr {
-    Ipv4Addr::from(0x7f20_0001 + index as u32)
 }
 
 /// A payload of this length that the sinks know.
@@ -214,3 +191,64 @@ pub(crate) fn payload(len: usize) -> Vec<u8> {
     payload
 }
 
+
+/// Sends slots of the two rings in turn at a fixed rate and reads both sockets all the time.
+///
+/// Gives the one-way times in nanoseconds; the sender's clock is the receiver's. `Trickle::stamp` tells where the time goes.
+pub(crate) fn trickle(directions: &mut [Trickle; 2], per_second: u64, nanoseconds: u64) -> (Vec<u64>, u64) {
+    let mut times = Vec::with_capacity((per_second * nanoseconds / 1_000_000_000) as usize + 1);
+    let mut inbox = Batch::new(64, 2048, false);
+    let start = sys::now();
+    let mut sent = 0;
+    loop {
+        let now = sys::now();
+        if now - start >= nanoseconds + LINGER {
+            return (times, sent);
+        }
+        if now - start < nanoseconds && now - start >= sent * 1_000_000_000 / per_second {
+            let direction = &mut directions[(sent % 2) as usize];
+            direction.send(now);
+            sent += 1;
+        }
+        for direction in &mut *directions {
+            direction.hear(&mut inbox, &mut times);
+        }
+    }
+}
+
+/// How long stragglers are waited for.
+const LINGER: u64 = 50_000_000;
+
+/// One direction of a light load.
+pub(crate) struct Trickle {
+    pub(crate) ring: Batch,
+    pub(crate) next: usize,
+    pub(crate) from: RawFd,
+    pub(crate) to: RawFd,
+    /// Where in a sent datagram the payload begins, and where in a received one.
+    pub(crate) payload_at: (usize, usize),
+}
+
+impl Trickle {
+    fn send(&mut self, now: u64) {
+        let at = self.payload_at.0 + 4;
+        self.ring.pushed(self.next)[at..at + 8].copy_from_slice(&now.to_be_bytes());
+        // A refused datagram does not come, and is counted for that.
+        let _ = self.ring.send(self.from, self.next, 1);
+        self.next = (self.next + 1) % self.ring.len();
+    }
+
+    fn hear(&self, inbox: &mut Batch, times: &mut Vec<u64>) {
+        let count = inbox.receive(self.to, 64).unwrap_or(0);
+        let now = sys::now();
+        for index in 0..count {
+            let payload = inbox.payload(index).get(self.payload_at.1..).unwrap_or_default();
+            if let (Some(magic), Some(stamp)) = (payload.first_chunk(), payload.get(4..).and_then(<[u8]>::first_chunk))
+                && u32::from_be_bytes(*magic) == MAGIC
+            {
+                times.push(now.saturating_sub(u64::from_be_bytes(*stamp)));
+            }
+        }
+        inbox.clear();
+    }
+}

@@ -388,11 +388,6 @@ pub(crate) fn set_never_fragment(socket: RawFd) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DO)
 }
 
-/// Sets a busy-poll time in microseconds.
-pub(crate) fn set_busy_poll(socket: RawFd, microseconds: i32) -> io::Result<()> {
-    set_option(socket, libc::SOL_SOCKET, libc::SO_BUSY_POLL, microseconds)
-}
-
 fn set_option(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the value is an int, as all options named here want, and is copied.
     let result = unsafe { libc::setsockopt(socket, level, name, (&raw const value).cast(), size_of::<i32>() as u32) };
@@ -424,12 +419,6 @@ pub(crate) fn pin(core: usize) -> io::Result<()> {
     check(result).map(drop)
 }
 
-/// Sets the nice value of this thread and of what it starts.
-pub(crate) fn set_nice(nice: i32) -> io::Result<()> {
-    // SAFETY: no pointers.
-    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
-}
-
 /// Raises the soft limit of open descriptors to the hard one, and gives it.
 pub(crate) fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -452,6 +441,14 @@ pub(crate) fn unix_time() -> u64 {
     clock(libc::CLOCK_REALTIME) / 1_000_000_000
 }
 
+/// Nanoseconds that all threads of a process have run so far, to the moment.
+pub(crate) fn process_time(pid: u32) -> io::Result<u64> {
+    let mut id: libc::clockid_t = 0;
+    // SAFETY: the call writes the one identifier.
+    let result = unsafe { libc::clock_getcpuclockid(pid as i32, &raw mut id) };
+    if result == 0 { Ok(clock(id)) } else { Err(io::Error::from_raw_os_error(result)) }
+}
+
 fn clock(id: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes the one structure.
@@ -470,12 +467,6 @@ pub(crate) fn wait_readable(socket: RawFd, timeout: Duration) -> bool {
 pub(crate) fn pause(duration: Duration) {
     // SAFETY: no descriptors.
     unsafe { libc::poll(ptr::null_mut(), 0, duration.as_millis() as i32) };
-}
-
-/// Asks a process to end.
-pub(crate) fn terminate(pid: u32) {
-    // SAFETY: no pointers.
-    unsafe { libc::kill(pid as i32, libc::SIGTERM) };
 }
 
 fn check(result: i32) -> io::Result<i32> {

@@ -1,0 +1,81 @@
+//! The two sockets that stand for all clients and all peers.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    os::fd::AsRawFd,
+    time::Duration,
+};
+
+use socket2::SockRef;
+
+use super::sys::{self, Batch};
+
+/// Where the datagrams of every client and every peer start and end.
+///
+/// Both sockets are bound to a port of all addresses; every client and every peer has an address of its own in 127.0.0.0/8,
+/// which each datagram names. To the server they are as many parties as there are addresses.
+pub(crate) struct Field {
+    pub(crate) clients: UdpSocket,
+    pub(crate) peers: UdpSocket,
+    client_port: u16,
+    peer_port: u16,
+}
+
+impl Field {
+    pub(crate) fn open() -> io::Result<Self> {
+        let (clients, client_port) = open()?;
+        let (peers, peer_port) = open()?;
+        Ok(Self { clients, peers, client_port, peer_port })
+    }
+
+    /// The transport address of a client.
+    pub(crate) fn client(&self, index: usize) -> SocketAddrV4 {
+        SocketAddrV4::new(client_address(index), self.client_port)
+    }
+
+    /// The transport address of a peer.
+    pub(crate) fn peer(&self, index: usize) -> SocketAddrV4 {
+        SocketAddrV4::new(peer_address(index), self.peer_port)
+    }
+}
+
+fn open() -> io::Result<(UdpSocket, u16)> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
+    sys::set_packet_info(socket.as_raw_fd())?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
+}
+
+/// The source address of client `index`: 127.16.0.1 and up, good for fifteen million.
+pub(crate) fn client_address(index: usize) -> Ipv4Addr {
+    Ipv4Addr::from(0x7f10_0001 + index as u32)
+}
+
+/// The address of peer `index`: 127.8.0.1 and up, good for half a million.
+pub(crate) fn peer_address(index: usize) -> Ipv4Addr {
+    Ipv4Addr::from(0x7f08_0001 + index as u32)
+}
+
+/// Reads and forgets what waits in a socket; gives how many datagrams that were.
+pub(crate) fn empty(socket: &UdpSocket) -> usize {
+    let mut batch = Batch::new(64, 2048, false);
+    let mut count = 0;
+    while let Ok(received @ 1..) = batch.receive(socket.as_raw_fd(), 64) {
+        count += received;
+        batch.clear();
+    }
+    count
+}
+
+/// Waits for one datagram: where it came from, the address it was sent to, and its bytes.
+pub(crate) fn hear(socket: &UdpSocket) -> Option<(SocketAddrV4, Ipv4Addr, Vec<u8>)> {
+    let mut batch = Batch::new(1, 2048, true);
+    if !sys::wait_readable(socket.as_raw_fd(), Duration::from_secs(1)) {
+        return None;
+    }
+    batch.receive(socket.as_raw_fd(), 1).ok()?;
+    let received = batch.received(0);
+    Some((received.from, received.to?, batch.payload(0).to_vec()))
+}
