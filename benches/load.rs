@@ -9,6 +9,7 @@ mod load {
     pub(crate) mod client;
     pub(crate) mod crowd;
     pub(crate) mod field;
+    pub(crate) mod flows;
     pub(crate) mod forwarder;
     pub(crate) mod generator;
     pub(crate) mod measure;
@@ -103,13 +104,19 @@ fn main() -> ExitCode {
 fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     let scenarios: Vec<&Scenario> = SCENARIOS
         .iter()
-        .filter(|scenario| options.only.is_empty() || options.only.iter().any(|word| scenario.id.contains(word)))
+        .filter(|scenario| {
+            options.only.is_empty() || options.only.iter().any(|word| scenario.id.contains(word))
+        })
         .collect();
     if options.list || scenarios.is_empty() {
         for scenario in &SCENARIOS {
             writeln!(io::stdout(), "{:<24}{}", scenario.id, scenario.title)?;
         }
-        return if options.list { Ok(()) } else { Err("no such scenario".into()) };
+        return if options.list {
+            Ok(())
+        } else {
+            Err("no such scenario".into())
+        };
     }
     sys::raise_descriptor_limit()?;
     sys::pin(servers::SERVER_CORE).map_err(|error| format!("two cores are needed: {error}"))?;
@@ -121,14 +128,35 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         forwarder_options: options.forwarder.clone(),
     };
     let kinds = kinds(options, &environment)?;
-    let (rounds, seconds) = if options.quick { (1, 0.3) } else { (options.rounds.max(1), options.seconds) };
-    let servers = kinds.iter().map(|kind| (*kind, title(*kind, coturn.as_ref().map(|(_, version)| version.as_str())))).collect();
-    let mut report = Report { records: Vec::new(), servers, machine: machine(), rounds, seconds };
+    let (rounds, seconds) = if options.quick {
+        (1, 0.3)
+    } else {
+        (options.rounds.max(1), options.seconds)
+    };
+    let servers = kinds
+        .iter()
+        .map(|kind| {
+            (
+                *kind,
+                title(*kind, coturn.as_ref().map(|(_, version)| version.as_str())),
+            )
+        })
+        .collect();
+    let mut report = Report {
+        records: Vec::new(),
+        servers,
+        machine: machine(),
+        rounds,
+        seconds,
+    };
 
     let nanoseconds = (seconds * 1e9) as u64;
     measure_all(&mut report, &scenarios, &kinds, &environment, nanoseconds)?;
     report.write_table(&mut io::stdout())?;
-    fs::write(&options.json, serde_json::to_string_pretty(&report.to_json())?)?;
+    fs::write(
+        &options.json,
+        serde_json::to_string_pretty(&report.to_json())?,
+    )?;
     Ok(())
 }
 
@@ -140,7 +168,9 @@ fn measure_all(
     nanoseconds: u64,
 ) -> Result<(), Box<dyn Error>> {
     let bar = ProgressBar::new((report.rounds * scenarios.len() * kinds.len()) as u64);
-    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {elapsed} of about {duration}  {msg}")?);
+    bar.set_style(ProgressStyle::with_template(
+        "{bar:30} {pos}/{len}  {elapsed} of about {duration}  {msg}",
+    )?);
     let mut windows: HashMap<(&str, &str), Option<u64>> = HashMap::new();
     for round in 0..report.rounds {
         for scenario in scenarios {
@@ -148,12 +178,21 @@ fn measure_all(
             for turn in 0..kinds.len() {
                 let kind = kinds[(round + turn) % kinds.len()];
                 bar.set_message(format!("{}: {}", scenario.id, kind.name()));
-                if run::applies(scenario.load, kind) && !(kind == Kind::Coturn && environment.coturn.is_none()) {
+                if run::applies(scenario.load, kind)
+                    && !(kind == Kind::Coturn && environment.coturn.is_none())
+                {
                     let window = windows.entry((scenario.id, kind.name())).or_default();
                     let result = Server::start(kind, environment)
-                        .and_then(|mut server| run::run(&mut server, scenario.load, nanoseconds, window))
+                        .and_then(|mut server| {
+                            run::run(&mut server, scenario.load, nanoseconds, window)
+                        })
                         .map_err(|error| error.to_string());
-                    report.records.push(Record { scenario: scenario.id, server: kind, round, result });
+                    report.records.push(Record {
+                        scenario: scenario.id,
+                        server: kind,
+                        round,
+                        result,
+                    });
                 }
                 bar.inc(1);
             }
@@ -166,17 +205,31 @@ fn measure_all(
 fn kinds(options: &Options, environment: &Environment) -> Result<Vec<Kind>, Box<dyn Error>> {
     let mut kinds = Vec::new();
     for name in &options.servers {
-        let kind = Kind::parse(name).ok_or_else(|| format!("no server {name}: turnd, coturn, forwarder"))?;
-        kinds.push(if kind == Kind::Turnd && environment.running.is_some() { Kind::Running } else { kind });
+        let kind = Kind::parse(name)
+            .ok_or_else(|| format!("no server {name}: turnd, coturn, forwarder"))?;
+        kinds.push(if kind == Kind::Turnd && environment.running.is_some() {
+            Kind::Running
+        } else {
+            kind
+        });
     }
     Ok(kinds)
 }
 
 fn running(options: &Options) -> Result<Option<Running>, Box<dyn Error>> {
-    let (Some(address), Some(file)) = (&options.server_address, &options.secret_file) else { return Ok(None) };
-    let address = address.to_socket_addrs()?.find_map(loopback).ok_or("the address must be one of 127.0.0.0/8")?;
+    let (Some(address), Some(file)) = (&options.server_address, &options.secret_file) else {
+        return Ok(None);
+    };
+    let address = address
+        .to_socket_addrs()?
+        .find_map(loopback)
+        .ok_or("the address must be one of 127.0.0.0/8")?;
     let secret = fs::read(file)?.trim_ascii().to_vec();
-    Ok(Some(Running { address, secret, pid: options.server_pid }))
+    Ok(Some(Running {
+        address,
+        secret,
+        pid: options.server_pid,
+    }))
 }
 
 /// The generator speaks for its clients from addresses of 127.0.0.0/8, so only there is a server that it reaches.
@@ -198,7 +251,17 @@ fn title(kind: Kind, coturn_version: Option<&str>) -> String {
 fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let processors = read("/proc/cpuinfo");
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let count = processors.lines().filter(|line| line.starts_with("processor")).count();
-    format!("{count} x {}, Linux {}, plain loopback", model.trim_start_matches([' ', '\t', ':']), read("/proc/sys/kernel/osrelease").trim())
+    let model = processors
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or_default();
+    let count = processors
+        .lines()
+        .filter(|line| line.starts_with("processor"))
+        .count();
+    format!(
+        "{count} x {}, Linux {}, plain loopback",
+        model.trim_start_matches([' ', '\t', ':']),
+        read("/proc/sys/kernel/osrelease").trim()
+    )
 }

@@ -120,7 +120,8 @@ impl Message {
 
     fn attribute(mut self, kind: u16, value: &[u8]) -> Self {
         self.bytes.extend_from_slice(&kind.to_be_bytes());
-        self.bytes.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        self.bytes
+            .extend_from_slice(&(value.len() as u16).to_be_bytes());
         self.bytes.extend_from_slice(value);
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         self.set_length(0);
@@ -148,7 +149,8 @@ impl<'a> Answer<'a> {
     pub(crate) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let length = usize::from(u16::from_be_bytes(*bytes.get(2..)?.first_chunk()?));
         let cookie = u32::from_be_bytes(*bytes.get(4..)?.first_chunk()?);
-        (bytes[0] < 0x40 && cookie == COOKIE && bytes.len() == 20 + length).then_some(Self { bytes })
+        (bytes[0] < 0x40 && cookie == COOKIE && bytes.len() == 20 + length)
+            .then_some(Self { bytes })
     }
 
     pub(crate) fn kind(&self) -> u16 {
@@ -156,7 +158,9 @@ impl<'a> Answer<'a> {
     }
 
     pub(crate) fn id(&self) -> Id {
-        *self.bytes[8..].first_chunk().expect("a parsed message has a header")
+        *self.bytes[8..]
+            .first_chunk()
+            .expect("a parsed message has a header")
     }
 
     /// The error code, if this is an error response.
@@ -167,7 +171,10 @@ impl<'a> Answer<'a> {
 
     pub(crate) fn challenge(&self) -> Option<Challenge> {
         let realm = String::from_utf8(self.attribute(REALM)?.to_vec()).ok()?;
-        Some(Challenge { realm, nonce: self.attribute(NONCE)?.to_vec() })
+        Some(Challenge {
+            realm,
+            nonce: self.attribute(NONCE)?.to_vec(),
+        })
     }
 
     pub(crate) fn relayed_address(&self) -> Option<SocketAddrV4> {

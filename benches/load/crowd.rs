@@ -3,7 +3,10 @@
 use std::{io, net::SocketAddrV4, os::fd::AsRawFd};
 
 use super::{
-    client::{ALLOCATE, Account, Answer, CHANNEL_BIND, CREATE_PERMISSION, Challenge, Id, Message, REFRESH, SUCCESS},
+    client::{
+        ALLOCATE, Account, Answer, CHANNEL_BIND, CREATE_PERMISSION, Challenge, Id, Message,
+        REFRESH, SUCCESS,
+    },
     field::Field,
     sys::{self, Batch},
 };
@@ -104,7 +107,10 @@ impl<'a> Crowd<'a> {
             outbox: Batch::new(AT_ONCE, 512, false),
             inbox: Batch::new(AT_ONCE, 2048, false),
             next_client: 0,
-            script: Script { channels: 0, release: true },
+            script: Script {
+                channels: 0,
+                release: true,
+            },
         }
     }
 
@@ -122,7 +128,10 @@ impl<'a> Crowd<'a> {
             };
             let mut waiting = 0;
             for slot in 0..AT_ONCE {
-                if self.dialogues[slot].is_none() && !enough && !matches!(until, Until::Clients(count) if started >= count) {
+                if self.dialogues[slot].is_none()
+                    && !enough
+                    && !matches!(until, Until::Clients(count) if started >= count)
+                {
                     self.begin(slot, now);
                     started += 1;
                 }
@@ -158,7 +167,9 @@ impl<'a> Crowd<'a> {
 
     /// Sends the request of a step.
     fn say(&mut self, slot: usize, step: Step, now: u64) {
-        let Some(mut dialogue) = self.dialogues[slot].take() else { return };
+        let Some(mut dialogue) = self.dialogues[slot].take() else {
+            return;
+        };
         dialogue.step = step;
         let id = id(slot, &dialogue);
         let (field, client, channels) = (self.field, dialogue.client, self.script.channels);
@@ -166,12 +177,18 @@ impl<'a> Crowd<'a> {
         let message = match step {
             Step::Ask | Step::Allocate => Message::new(ALLOCATE, id).requested_transport_udp(),
             Step::Permit => Message::new(CREATE_PERMISSION, id).peer(peer(0)),
-            Step::Bind(index) => Message::new(CHANNEL_BIND, id).channel(FIRST_CHANNEL + index).peer(peer(index)),
+            Step::Bind(index) => Message::new(CHANNEL_BIND, id)
+                .channel(FIRST_CHANNEL + index)
+                .peer(peer(index)),
             Step::Release => Message::new(REFRESH, id).lifetime(0),
         };
         dialogue.request = match step {
             Step::Ask => message.finish(),
-            _ => message.sign(self.account(dialogue.client, &dialogue.challenge.realm), &dialogue.challenge).finish(),
+            Step::Allocate | Step::Permit | Step::Bind(_) | Step::Release => {
+                let challenge = &dialogue.challenge;
+                let account = self.account(dialogue.client, &challenge.realm);
+                message.sign(account, challenge).finish()
+            }
         };
         dialogue.sent_at = now;
         dialogue.tries = 1;
@@ -184,13 +201,16 @@ impl<'a> Crowd<'a> {
             let _ = self.flush();
         }
         let from = *self.field.client(dialogue.client).ip();
-        self.outbox.push(&dialogue.request, Some(from), Some(self.server), None);
+        self.outbox
+            .push(&dialogue.request, Some(from), Some(self.server), None);
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let mut at = 0;
         while at < self.outbox.len() {
-            at += self.outbox.send(self.field.clients.as_raw_fd(), at, self.outbox.len() - at)?;
+            at += self
+                .outbox
+                .send(self.field.clients.as_raw_fd(), at, self.outbox.len() - at)?;
         }
         self.outbox.clear();
         Ok(())
@@ -208,7 +228,9 @@ impl<'a> Crowd<'a> {
 
     /// Repeats a request that got no answer, and gives up after a few.
     fn remind(&mut self, slot: usize, now: u64, outcome: &mut Outcome) {
-        let Some(mut dialogue) = self.dialogues[slot].take() else { return };
+        let Some(mut dialogue) = self.dialogues[slot].take() else {
+            return;
+        };
         if now.saturating_sub(dialogue.sent_at) < RETRANSMIT_AFTER {
             self.dialogues[slot] = Some(dialogue);
         } else if dialogue.tries >= TRIES {
@@ -222,7 +244,10 @@ impl<'a> Crowd<'a> {
     }
 
     fn hear(&mut self, now: u64, outcome: &mut Outcome) {
-        let count = self.inbox.receive(self.field.clients.as_raw_fd(), AT_ONCE).unwrap_or(0);
+        let count = self
+            .inbox
+            .receive(self.field.clients.as_raw_fd(), AT_ONCE)
+            .unwrap_or(0);
         for index in 0..count {
             let bytes = self.inbox.payload(index).to_vec();
             if let Some(answer) = Answer::parse(&bytes) {
@@ -235,7 +260,9 @@ impl<'a> Crowd<'a> {
     fn answered(&mut self, answer: &Answer<'_>, now: u64, outcome: &mut Outcome) {
         let script = self.script;
         let slot = usize::from(u16::from_be_bytes([answer.id()[8], answer.id()[9]]));
-        let Some(Some(dialogue)) = self.dialogues.get_mut(slot) else { return };
+        let Some(Some(dialogue)) = self.dialogues.get_mut(slot) else {
+            return;
+        };
         if answer.id() != id(slot, dialogue) {
             return;
         }
@@ -249,7 +276,9 @@ impl<'a> Crowd<'a> {
                 Some(Step::Permit)
             }
             (Step::Permit, kind, _) if kind == CREATE_PERMISSION | SUCCESS => after_bind(script, 0),
-            (Step::Bind(index), kind, _) if kind == CHANNEL_BIND | SUCCESS => after_bind(script, index + 1),
+            (Step::Bind(index), kind, _) if kind == CHANNEL_BIND | SUCCESS => {
+                after_bind(script, index + 1)
+            }
             (Step::Release, kind, _) if kind == REFRESH | SUCCESS => None,
             (step, kind, error) => {
                 outcome.fail(format!("answer {kind:#06x} ({error:?}) to {step:?}"));
@@ -262,7 +291,10 @@ impl<'a> Crowd<'a> {
         } else if let Some(dialogue) = self.dialogues[slot].take() {
             outcome.done += 1;
             if let Some(relayed) = dialogue.relayed.filter(|_| !script.release) {
-                outcome.sessions.push(Session { client: dialogue.client, relayed });
+                outcome.sessions.push(Session {
+                    client: dialogue.client,
+                    relayed,
+                });
             }
         }
     }

@@ -26,7 +26,12 @@ impl Field {
     pub(crate) fn open() -> io::Result<Self> {
         let (clients, client_port) = open()?;
         let (peers, peer_port) = open()?;
-        Ok(Self { clients, peers, client_port, peer_port })
+        Ok(Self {
+            clients,
+            peers,
+            client_port,
+            peer_port,
+        })
     }
 
     /// The transport address of a client.
@@ -44,6 +49,7 @@ fn open() -> io::Result<(UdpSocket, u16)> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
     sys::set_packet_info(socket.as_raw_fd())?;
+    sys::set_never_fragment(socket.as_raw_fd())?;
     let port = socket.local_addr()?.port();
     Ok((socket, port))
 }

@@ -32,12 +32,21 @@ pub(crate) struct Technique {
     never_fragment: bool,
     /// Connects relay sockets to their peers. Saves a route look-up; a TURN relay with several peers cannot.
     connect: bool,
+    /// Sends neighbours of one size for one destination as one segmented datagram.
+    coalesce: bool,
 }
 
 impl Technique {
     pub(crate) fn parse(options: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
-        let mut technique =
-            Self { batch: 64, relay_batch: 4, edge: true, gro: true, never_fragment: true, connect: false };
+        let mut technique = Self {
+            batch: 64,
+            relay_batch: 16,
+            edge: true,
+            gro: true,
+            never_fragment: true,
+            connect: false,
+            coalesce: true,
+        };
         for option in options {
             let (name, value) = option.split_once('=').ok_or("name=value")?;
             match name {
@@ -46,6 +55,7 @@ impl Technique {
                 "edge" => technique.edge = value.parse()?,
                 "gro" => technique.gro = value.parse()?,
                 "never-fragment" => technique.never_fragment = value.parse()?,
+                "coalesce" => technique.coalesce = value.parse()?,
                 "connect" => technique.connect = value.parse()?,
                 _ => return Err(format!("the forwarder has no option {name}").into()),
             }
@@ -127,7 +137,11 @@ const LISTENER: u64 = u64::MAX;
 
 impl Forwarder {
     fn new(technique: Technique, listener: UdpSocket, flows: Vec<Flow>) -> io::Result<Self> {
-        let allocations = flows.iter().map(|flow| flow.allocation + 1).max().unwrap_or(0);
+        let allocations = flows
+            .iter()
+            .map(|flow| flow.allocation + 1)
+            .max()
+            .unwrap_or(0);
         let mut by_channel = HashMap::default();
         let mut by_peer = HashMap::default();
         let mut relays = Vec::with_capacity(allocations);
@@ -143,8 +157,22 @@ impl Forwarder {
         }
         let slot = if technique.gro { 65_536 + 64 } else { 2048 };
         let up = Batch::new(technique.batch, slot, technique.gro);
-        let down = Batch::new(technique.batch.max(technique.relay_batch), slot, technique.gro);
-        Ok(Self { technique, listener, relays, flows, by_channel, by_peer, up, down, done: 0 })
+        let down = Batch::new(
+            technique.batch.max(technique.relay_batch),
+            slot,
+            technique.gro,
+        );
+        Ok(Self {
+            technique,
+            listener,
+            relays,
+            flows,
+            by_channel,
+            by_peer,
+            up,
+            down,
+            done: 0,
+        })
     }
 
     fn forward(&mut self) -> Result<(), Box<dyn Error>> {
@@ -160,19 +188,23 @@ impl Forwarder {
             for event in 0..count {
                 match epoll.id(event) {
                     LISTENER => listener_ready = true,
-                    relay => self.from_peers(relay as usize),
+                    relay => self.relay_from_peers(relay as usize),
                 }
             }
             self.flush_to_clients();
             if listener_ready {
-                listener_ready = self.from_clients() && self.technique.edge;
+                listener_ready = self.relay_from_clients() && self.technique.edge;
             }
         }
     }
 
     /// Relays one batch from the clients; true if there may be more. The relay sockets have their turn in between.
-    fn from_clients(&mut self) -> bool {
-        let received = receive(&mut self.up, self.listener.as_raw_fd(), self.technique.batch);
+    fn relay_from_clients(&mut self) -> bool {
+        let received = receive(
+            &mut self.up,
+            self.listener.as_raw_fd(),
+            self.technique.batch,
+        );
         self.send_to_peers();
         self.up.clear();
         received == self.technique.batch
@@ -183,9 +215,13 @@ impl Forwarder {
         for index in 0..self.up.len() {
             let received = self.up.received(index);
             let payload = self.up.payload(index);
-            let Some((&[a, b, c, d], _)) = payload.split_first_chunk() else { continue };
+            let Some((&[a, b, c, d], _)) = payload.split_first_chunk() else {
+                continue;
+            };
             let channel = u16::from_be_bytes([a, b]);
-            let Some(&flow) = self.by_channel.get(&(received.from, channel)) else { continue };
+            let Some(&flow) = self.by_channel.get(&(received.from, channel)) else {
+                continue;
+            };
             let flow = &self.flows[flow as usize];
             let relay = self.relays[flow.allocation].as_raw_fd();
             if let Some(segment) = received.segment.filter(|&segment| segment < received.len) {
@@ -199,20 +235,22 @@ impl Forwarder {
             let to = (!self.technique.connect).then_some(flow.peer);
             self.up.redirect(index, HEADROOM + 4, len, to, None);
             match &mut run {
-                Some((socket, at, count)) if *socket == relay && *at + *count == index => *count += 1,
+                Some((socket, at, count)) if *socket == relay && *at + *count == index => {
+                    *count += 1
+                }
                 _ => {
                     if let Some((socket, at, count)) = run.replace((relay, index, 1)) {
-                        send(&mut self.up, socket, at, count);
+                        send(&mut self.up, socket, at, count, self.technique.coalesce);
                     }
                 }
             }
         }
         if let Some((socket, at, count)) = run {
-            send(&mut self.up, socket, at, count);
+            send(&mut self.up, socket, at, count, self.technique.coalesce);
         }
     }
 
-    fn from_peers(&mut self, allocation: usize) {
+    fn relay_from_peers(&mut self, allocation: usize) {
         let relay = self.relays[allocation].as_raw_fd();
         loop {
             if self.down.room() < self.technique.relay_batch {
@@ -239,13 +277,16 @@ impl Forwarder {
         let flow = &self.flows[flow as usize];
         if let Some(segment) = received.segment.filter(|&segment| segment < received.len) {
             let listener = self.listener.as_raw_fd();
-            let _ = self.down.send_framed(listener, index, segment, flow.channel, flow.client);
+            let _ = self
+                .down
+                .send_framed(listener, index, segment, flow.channel, flow.client);
             self.skip(index);
             return;
         }
         let head = sys::channel_header(flow.channel, received.len);
         self.down.with_headroom(index)[..4].copy_from_slice(&head);
-        self.down.redirect(index, 0, received.len + 4, Some(flow.client), None);
+        self.down
+            .redirect(index, 0, received.len + 4, Some(flow.client), None);
     }
 
     fn skip(&mut self, index: usize) {
@@ -255,20 +296,50 @@ impl Forwarder {
 
     fn flush_to_clients(&mut self) {
         let listener = self.listener.as_raw_fd();
-        let count = if self.done == self.down.len() { 0 } else { self.down.len() };
+        let count = if self.done == self.down.len() {
+            0
+        } else {
+            self.down.len()
+        };
         self.done = 0;
-        send(&mut self.down, listener, 0, count);
+        send(&mut self.down, listener, 0, count, self.technique.coalesce);
         self.down.clear();
     }
 }
 
 fn receive(batch: &mut Batch, socket: RawFd, max: usize) -> usize {
-    let result = if max == 1 { batch.receive_one(socket) } else { batch.receive(socket, max) };
+    let result = if max == 1 {
+        batch.receive_one(socket)
+    } else {
+        batch.receive(socket, max)
+    };
     result.unwrap_or(0)
 }
 
 /// Sends a run; a datagram that the kernel refuses is dropped, as a relay would.
-fn send(batch: &mut Batch, socket: RawFd, mut at: usize, mut count: usize) {
+fn send(batch: &mut Batch, socket: RawFd, mut at: usize, count: usize, coalesce: bool) {
+    let end = at + count;
+    while at < end {
+        if !coalesce {
+            send_plain(batch, socket, at, end - at);
+            return;
+        }
+        let count = batch.run_length(at, end);
+        if count > 1 {
+            let _ = batch.send_run(socket, at, count);
+            at += count;
+            continue;
+        }
+        let mut singles = 1;
+        while at + singles < end && batch.run_length(at + singles, end) == 1 {
+            singles += 1;
+        }
+        send_plain(batch, socket, at, singles);
+        at += singles;
+    }
+}
+
+fn send_plain(batch: &mut Batch, socket: RawFd, mut at: usize, mut count: usize) {
     if count == 1 {
         // One datagram costs less by `sendto` than by `sendmmsg`.
         let _ = batch.send_to(socket, at);

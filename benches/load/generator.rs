@@ -43,8 +43,25 @@ pub(crate) struct Run {
 }
 
 impl Lane {
-    pub(crate) fn new(ring: Batch, socket: RawFd, sink: RawFd, per_slot: u64, batch: usize) -> Self {
-        let mut lane = Self { ring, socket, sink, per_slot, batch, next: 0, sent: 0, forgiven: 0, at_start: 0, progress: (0, 0) };
+    pub(crate) fn new(
+        ring: Batch,
+        socket: RawFd,
+        sink: RawFd,
+        per_slot: u64,
+        batch: usize,
+    ) -> Self {
+        let mut lane = Self {
+            ring,
+            socket,
+            sink,
+            per_slot,
+            batch,
+            next: 0,
+            sent: 0,
+            forgiven: 0,
+            at_start: 0,
+            progress: (0, 0),
+        };
         lane.reset();
         lane
     }
@@ -164,7 +181,9 @@ pub(crate) fn sink(socket: &UdpSocket, tests: &[Test]) -> io::Result<()> {
     // The filter of a UDP socket sees the eight bytes of the UDP header first, with the length at offset 4.
     const HEADER: u32 = 8;
     const LENGTH: u32 = 4;
-    let step = |code: u32, if_true, if_false, value| SockFilter::new(code as u16, if_true, if_false, value);
+    let step = |code: u32, if_true, if_false, value| {
+        SockFilter::new(code as u16, if_true, if_false, value)
+    };
     let keep = || step(RETURN, 0, 0, u32::MAX);
     let mut program = Vec::new();
     for test in tests {
@@ -191,30 +210,42 @@ pub(crate) fn payload(len: usize) -> Vec<u8> {
     payload
 }
 
-
 /// Sends slots of the two rings in turn at a fixed rate and reads both sockets all the time.
 ///
-/// Gives the one-way times in nanoseconds; the sender's clock is the receiver's. `Trickle::stamp` tells where the time goes.
-pub(crate) fn trickle(directions: &mut [Trickle; 2], per_second: u64, nanoseconds: u64) -> (Vec<u64>, u64) {
-    let mut times = Vec::with_capacity((per_second * nanoseconds / 1_000_000_000) as usize + 1);
+/// The time of sending travels in the payload; the sender's clock is the receiver's.
+pub(crate) fn trickle(directions: &mut [Trickle; 2], per_second: u64, nanoseconds: u64) -> Light {
+    let mut light = Light::default();
     let mut inbox = Batch::new(64, 2048, false);
     let start = sys::now();
-    let mut sent = 0;
-    loop {
-        let now = sys::now();
-        if now - start >= nanoseconds + LINGER {
-            return (times, sent);
-        }
-        if now - start < nanoseconds && now - start >= sent * 1_000_000_000 / per_second {
-            let direction = &mut directions[(sent % 2) as usize];
-            direction.send(now);
-            sent += 1;
+    let mut now = start;
+    let mut last_heard = start;
+    while now - start < nanoseconds || now - last_heard < LINGER {
+        let then = std::mem::replace(&mut now, sys::now());
+        let absent = now - then > ABSENT;
+        if now - start < nanoseconds && now - start >= light.sent * 1_000_000_000 / per_second {
+            directions[(light.sent % 2) as usize].send(now);
+            light.sent += 1;
         }
         for direction in &mut *directions {
-            direction.hear(&mut inbox, &mut times);
+            if direction.hear(&mut inbox, absent, &mut light) {
+                last_heard = now;
+            }
         }
     }
+    light
 }
+
+/// What came of a light load.
+#[derive(Default)]
+pub(crate) struct Light {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    /// One-way times in nanoseconds, without those that had to wait for a generator that was not running.
+    pub(crate) times: Vec<u64>,
+}
+
+/// The loop takes a few microseconds; after a pause this long something else had the generator's core.
+const ABSENT: u64 = 50_000;
 
 /// How long stragglers are waited for.
 const LINGER: u64 = 50_000_000;
@@ -238,17 +269,28 @@ impl Trickle {
         self.next = (self.next + 1) % self.ring.len();
     }
 
-    fn hear(&self, inbox: &mut Batch, times: &mut Vec<u64>) {
+    fn hear(&self, inbox: &mut Batch, absent: bool, light: &mut Light) -> bool {
         let count = inbox.receive(self.to, 64).unwrap_or(0);
         let now = sys::now();
         for index in 0..count {
-            let payload = inbox.payload(index).get(self.payload_at.1..).unwrap_or_default();
-            if let (Some(magic), Some(stamp)) = (payload.first_chunk(), payload.get(4..).and_then(<[u8]>::first_chunk))
-                && u32::from_be_bytes(*magic) == MAGIC
+            let payload = inbox
+                .payload(index)
+                .get(self.payload_at.1..)
+                .unwrap_or_default();
+            if let (Some(magic), Some(stamp)) = (
+                payload.first_chunk(),
+                payload.get(4..).and_then(<[u8]>::first_chunk),
+            ) && u32::from_be_bytes(*magic) == MAGIC
             {
-                times.push(now.saturating_sub(u64::from_be_bytes(*stamp)));
+                light.received += 1;
+                if !absent {
+                    light
+                        .times
+                        .push(now.saturating_sub(u64::from_be_bytes(*stamp)));
+                }
             }
         }
         inbox.clear();
+        count > 0
     }
 }

@@ -15,11 +15,17 @@ pub(crate) struct Usage {
 
 impl Usage {
     pub(crate) fn of(pid: u32) -> io::Result<Self> {
-        let mut usage = Self { running: sys::process_time(pid)?, delayed: 0 };
+        let mut usage = Self {
+            running: sys::process_time(pid)?,
+            delayed: 0,
+        };
         for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
             // A thread may end between the listing and the reading; what it cost is then not counted.
             if let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) {
-                let delayed = text.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
+                let delayed = text
+                    .split_whitespace()
+                    .nth(1)
+                    .and_then(|word| word.parse::<u64>().ok());
                 usage.delayed += delayed.unwrap_or(0);
             }
         }
@@ -47,5 +53,6 @@ pub(crate) fn resident(pid: u32) -> io::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other("no VmRSS line"))
+    kib.map(|kib| kib * 1024)
+        .ok_or_else(|| io::Error::other("no VmRSS line"))
 }

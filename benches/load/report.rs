@@ -40,7 +40,11 @@ enum Basis {
 
 impl Report {
     pub(crate) fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "\nturnd load benchmark: medians of {} rounds of {} s, servers in turn; server on core 1, generator on core 0", self.rounds, self.seconds)?;
+        writeln!(
+            out,
+            "\nturnd load benchmark: medians of {} rounds of {} s, servers in turn; server on core 1, generator on core 0",
+            self.rounds, self.seconds
+        )?;
         writeln!(out, "{}\n", self.machine)?;
         for scenario in self.measured() {
             self.write_scenario(out, scenario)?;
@@ -56,11 +60,21 @@ impl Report {
     }
 
     fn measured(&self) -> impl Iterator<Item = &'static Scenario> {
-        SCENARIOS.iter().filter(|scenario| self.records.iter().any(|record| record.scenario == scenario.id))
+        SCENARIOS.iter().filter(|scenario| {
+            self.records
+                .iter()
+                .any(|record| record.scenario == scenario.id)
+        })
     }
 
     fn write_scenario(&self, out: &mut impl Write, scenario: &Scenario) -> io::Result<()> {
-        writeln!(out, "{}   [{}]{}", scenario.title, scenario.id, describe_goal(scenario))?;
+        writeln!(
+            out,
+            "{}   [{}]{}",
+            scenario.title,
+            scenario.id,
+            describe_goal(scenario)
+        )?;
         writeln!(out, "  {:<24}{}", "", headings(scenario.load))?;
         let basis = self.basis(scenario);
         for (kind, name) in &self.servers {
@@ -68,31 +82,48 @@ impl Report {
             let line = if samples.is_empty() {
                 self.complaint(scenario, *kind)
             } else {
-                format!("{}{}", columns(&samples), self.comparison(scenario, *kind, basis))
+                format!(
+                    "{}{}",
+                    columns(&samples),
+                    self.comparison(scenario, *kind, basis)
+                )
             };
             if let Some(line) = Some(line).filter(|line| !line.is_empty()) {
                 writeln!(out, "  {name:<24}{line}")?;
             }
         }
         if basis == Basis::PerCpuSecond {
-            writeln!(out, "  (ratios by processor time: not every server was busy all the time)")?;
+            writeln!(
+                out,
+                "  (ratios by processor time: not every server was busy all the time)"
+            )?;
         }
         writeln!(out)
     }
 
     /// Why there are no figures; empty where there should be none.
     fn complaint(&self, scenario: &Scenario, kind: Kind) -> String {
-        let mut records = self.records.iter().filter(|record| record.scenario == scenario.id && record.server == kind);
+        let mut records = self
+            .records
+            .iter()
+            .filter(|record| record.scenario == scenario.id && record.server == kind);
         match records.next() {
-            Some(Record { result: Err(error), .. }) => format!("-  {error}"),
+            Some(Record {
+                result: Err(error), ..
+            }) => format!("-  {error}"),
             _ if !super::run::applies(scenario.load, kind) => String::new(),
             _ => "not installed".to_owned(),
         }
     }
 
     fn samples(&self, scenario: &Scenario, kind: Kind) -> Vec<&Sample> {
-        let records = self.records.iter().filter(|record| record.scenario == scenario.id && record.server == kind);
-        records.filter_map(|record| record.result.as_ref().ok()).collect()
+        let records = self
+            .records
+            .iter()
+            .filter(|record| record.scenario == scenario.id && record.server == kind);
+        records
+            .filter_map(|record| record.result.as_ref().ok())
+            .collect()
     }
 
     fn basis(&self, scenario: &Scenario) -> Basis {
@@ -103,7 +134,9 @@ impl Report {
                 continue;
             }
             let busy = median(throughputs.iter().map(|throughput| throughput.busy));
-            let known = throughputs.iter().all(|throughput| throughput.nanoseconds > 0.0);
+            let known = throughputs
+                .iter()
+                .all(|throughput| throughput.nanoseconds > 0.0);
             if busy < NEARLY_ALL && known {
                 return Basis::PerCpuSecond;
             }
@@ -115,10 +148,17 @@ impl Report {
     /// The ratios to the other servers, and whether they reach the goal.
     fn comparison(&self, scenario: &Scenario, kind: Kind, basis: Basis) -> String {
         let mut text = String::new();
-        for (other, goal) in [(Kind::Coturn, scenario.goal.to_coturn), (Kind::Forwarder, scenario.goal.to_forwarder)] {
-            let ratio = self.ratio(scenario, kind, other, basis).filter(|_| kind != other);
+        for (other, goal) in [
+            (Kind::Coturn, scenario.goal.to_coturn),
+            (Kind::Forwarder, scenario.goal.to_forwarder),
+        ] {
+            let ratio = self
+                .ratio(scenario, kind, other, basis)
+                .filter(|_| kind != other);
             text += &match (ratio, goal.filter(|_| kind == Kind::Turnd)) {
-                (Some(ratio), Some(goal)) => format!("  {ratio:>6.2} x {:<6}", verdict(ratio >= goal)),
+                (Some(ratio), Some(goal)) => {
+                    format!("  {ratio:>6.2} x {:<6}", verdict(ratio >= goal))
+                }
                 (Some(ratio), None) => format!("  {ratio:>6.2} x {:<6}", ""),
                 (None, _) => format!("  {:<14}", ""),
             };
@@ -132,32 +172,50 @@ impl Report {
     /// How many times better a server is than another: the median over the rounds that both finished.
     fn ratio(&self, scenario: &Scenario, kind: Kind, other: Kind, basis: Basis) -> Option<f64> {
         let value = |kind: Kind, round: usize| {
-            let mut records = self.records.iter().filter(|record| record.scenario == scenario.id && record.round == round);
+            let mut records = self
+                .records
+                .iter()
+                .filter(|record| record.scenario == scenario.id && record.round == round);
             let record = records.find(|record| record.server == kind)?;
-            record.result.as_ref().ok().map(|sample| worth(sample, basis))
+            record
+                .result
+                .as_ref()
+                .ok()
+                .map(|sample| worth(sample, basis))
         };
-        let ratios: Vec<f64> =
-            (0..self.rounds).filter_map(|round| Some(value(kind, round)? / value(other, round)?)).collect();
+        let ratios: Vec<f64> = (0..self.rounds)
+            .filter_map(|round| Some(value(kind, round)? / value(other, round)?))
+            .collect();
         (!ratios.is_empty()).then(|| median(ratios.into_iter()))
     }
 
     pub(crate) fn to_json(&self) -> Value {
-        let scenarios: Vec<Value> = self.measured().map(|scenario| self.scenario_json(scenario)).collect();
+        let scenarios: Vec<Value> = self
+            .measured()
+            .map(|scenario| self.scenario_json(scenario))
+            .collect();
         json!({ "machine": self.machine, "rounds": self.rounds, "seconds": self.seconds, "scenarios": scenarios })
     }
 
     fn scenario_json(&self, scenario: &Scenario) -> Value {
         let basis = self.basis(scenario);
-        let servers: Vec<Value> = self.servers.iter().map(|(kind, name)| {
-            let runs = self.records.iter().filter(|record| record.scenario == scenario.id && record.server == *kind);
-            json!({
-                "server": name,
-                "median": median_json(&self.samples(scenario, *kind)),
-                "to_coturn": self.ratio(scenario, *kind, Kind::Coturn, basis),
-                "to_bare_forwarder": self.ratio(scenario, *kind, Kind::Forwarder, basis),
-                "runs": runs.map(run_json).collect::<Vec<_>>(),
+        let servers: Vec<Value> = self
+            .servers
+            .iter()
+            .map(|(kind, name)| {
+                let runs = self
+                    .records
+                    .iter()
+                    .filter(|record| record.scenario == scenario.id && record.server == *kind);
+                json!({
+                    "server": name,
+                    "median": median_json(&self.samples(scenario, *kind)),
+                    "to_coturn": self.ratio(scenario, *kind, Kind::Coturn, basis),
+                    "to_bare_forwarder": self.ratio(scenario, *kind, Kind::Forwarder, basis),
+                    "runs": runs.map(run_json).collect::<Vec<_>>(),
+                })
             })
-        }).collect();
+            .collect();
         let goal = scenario.goal;
         json!({
             "id": scenario.id,
@@ -187,7 +245,11 @@ fn describe_goal(scenario: &Scenario) -> String {
     if let Some(most) = scenario.goal.at_most {
         parts.push(format!("<= {most}"));
     }
-    if parts.is_empty() { String::new() } else { format!("   goal: {}", parts.join(", ")) }
+    if parts.is_empty() {
+        String::new()
+    } else {
+        format!("   goal: {}", parts.join(", "))
+    }
 }
 
 fn verdict(met: bool) -> &'static str {
@@ -198,16 +260,25 @@ fn headings(load: Load) -> String {
     let comparison = format!("  {:<15}  {:<14}", "to coturn", "to forwarder");
     match load {
         Load::Bindings | Load::Cycles | Load::Relay(_) => {
-            format!("{:>11}{:>11}{:>9}{:>9}{:>7}{:>7}{:>7}{comparison}", "per s", "per CPU-s", "ns", "loss", "busy", "idle", "+-")
+            format!(
+                "{:>11}{:>11}{:>9}{:>9}{:>7}{:>7}{:>7}{comparison}",
+                "per s", "per CPU-s", "ns", "loss", "busy", "idle", "+-"
+            )
         }
         Load::Channels => format!("{:>11}{:>11}{:>9}{:>7}", "1: ns", "64: ns", "times", "+-"),
         Load::Memory => format!("{:>11}{:>7}{comparison}", "bytes", "+-"),
-        Load::Latency => format!("{:>11}{:>11}{:>9}{:>7}{comparison}", "p50 us", "p99 us", "loss", "+-"),
+        Load::Latency => format!(
+            "{:>11}{:>11}{:>9}{:>7}{comparison}",
+            "p50 us", "p99 us", "loss", "+-"
+        ),
     }
 }
 
 fn columns(samples: &[&Sample]) -> String {
-    let spread = format!("{:>6.0}%", 100.0 * spread(samples.iter().map(|sample| itself(sample))));
+    let spread = format!(
+        "{:>6.0}%",
+        100.0 * spread(samples.iter().map(|sample| itself(sample)))
+    );
     let throughputs = throughputs(samples);
     let middle = |of: fn(&Throughput) -> f64| median(throughputs.iter().map(of));
     match samples[0] {
@@ -221,23 +292,55 @@ fn columns(samples: &[&Sample]) -> String {
             100.0 * middle(|one| one.generator_idle),
         ),
         Sample::Channels { .. } => {
-            let pairs = samples.iter().filter_map(|sample| if let Sample::Channels { one, many } = sample { Some((one, many)) } else { None });
+            let pairs = samples.iter().filter_map(|sample| {
+                if let Sample::Channels { one, many } = sample {
+                    Some((one, many))
+                } else {
+                    None
+                }
+            });
             let one = median(pairs.clone().map(|(one, _)| one.nanoseconds));
             let many = median(pairs.map(|(_, many)| many.nanoseconds));
             let times = median(samples.iter().map(|sample| itself(sample)));
-            format!("{:>11}{:>11}{times:>9.3}{spread}  ", grouped(one), grouped(many))
+            format!(
+                "{:>11}{:>11}{times:>9.3}{spread}  ",
+                grouped(one),
+                grouped(many)
+            )
         }
-        Sample::Memory { .. } => format!("{:>11}{spread}", grouped(median(samples.iter().map(|sample| itself(sample))))),
+        Sample::Memory { .. } => format!(
+            "{:>11}{spread}",
+            grouped(median(samples.iter().map(|sample| itself(sample))))
+        ),
         Sample::Latency { .. } => {
-            let values = samples.iter().filter_map(|sample| if let Sample::Latency { p50, p99, loss } = sample { Some((*p50, *p99, *loss)) } else { None });
-            let (p50, p99, loss) = (median(values.clone().map(|value| value.0)), median(values.clone().map(|value| value.1)), median(values.map(|value| value.2)));
+            let values = samples.iter().filter_map(|sample| {
+                if let Sample::Latency { p50, p99, loss } = sample {
+                    Some((*p50, *p99, *loss))
+                } else {
+                    None
+                }
+            });
+            let (p50, p99, loss) = (
+                median(values.clone().map(|value| value.0)),
+                median(values.clone().map(|value| value.1)),
+                median(values.map(|value| value.2)),
+            );
             format!("{p50:>11.1}{p99:>11.1}{:>8.3}%{spread}", 100.0 * loss)
         }
     }
 }
 
 fn throughputs(samples: &[&Sample]) -> Vec<Throughput> {
-    samples.iter().filter_map(|sample| if let Sample::Throughput(throughput) = sample { Some(*throughput) } else { None }).collect()
+    samples
+        .iter()
+        .filter_map(|sample| {
+            if let Sample::Throughput(throughput) = sample {
+                Some(*throughput)
+            } else {
+                None
+            }
+        })
+        .collect()
 }
 
 /// The figure of a sample that its scenario is about.
@@ -272,9 +375,17 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 /// Half the distance between the extremes, as a share of the median.
 fn spread(values: impl Iterator<Item = f64>) -> f64 {
     let values: Vec<f64> = values.collect();
-    let (least, most) = values.iter().fold((f64::MAX, 0.0_f64), |(least, most), &value| (least.min(value), most.max(value)));
+    let (least, most) = values
+        .iter()
+        .fold((f64::MAX, 0.0_f64), |(least, most), &value| {
+            (least.min(value), most.max(value))
+        });
     let middle = median(values.into_iter());
-    if middle > 0.0 { (most - least) / 2.0 / middle } else { 0.0 }
+    if middle > 0.0 {
+        (most - least) / 2.0 / middle
+    } else {
+        0.0
+    }
 }
 
 /// A whole number with its thousands apart.
@@ -291,17 +402,25 @@ fn grouped(value: f64) -> String {
 }
 
 fn median_json(samples: &[&Sample]) -> Value {
-    if samples.is_empty() { Value::Null } else { json!(median(samples.iter().map(|sample| itself(sample)))) }
+    if samples.is_empty() {
+        Value::Null
+    } else {
+        json!(median(samples.iter().map(|sample| itself(sample))))
+    }
 }
 
 fn run_json(record: &Record) -> Value {
     match &record.result {
         Err(error) => json!({ "round": record.round, "error": error }),
-        Ok(Sample::Throughput(throughput)) => json!({ "round": record.round, "load": throughput_json(throughput) }),
+        Ok(Sample::Throughput(throughput)) => {
+            json!({ "round": record.round, "load": throughput_json(throughput) })
+        }
         Ok(Sample::Channels { one, many }) => {
             json!({ "round": record.round, "one_channel": throughput_json(one), "many_channels": throughput_json(many) })
         }
-        Ok(Sample::Memory { bytes }) => json!({ "round": record.round, "bytes_per_allocation": bytes }),
+        Ok(Sample::Memory { bytes }) => {
+            json!({ "round": record.round, "bytes_per_allocation": bytes })
+        }
         Ok(Sample::Latency { p50, p99, loss }) => {
             json!({ "round": record.round, "p50_us": p50, "p99_us": p99, "loss": loss })
         }

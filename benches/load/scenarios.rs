@@ -34,6 +34,8 @@ pub(crate) struct Relay {
     pub(crate) framing: Framing,
     /// Datagrams that the sender hands to the kernel as one segmented buffer.
     pub(crate) burst: usize,
+    /// Datagrams of one flow before the next flow has its turn.
+    pub(crate) run: usize,
     /// Datagrams in flight each way to begin with; it is halved until nothing is lost.
     pub(crate) window: u64,
 }
@@ -53,32 +55,64 @@ pub(crate) struct Goal {
     pub(crate) at_most: Option<f64>,
 }
 
-const NONE: Goal = Goal { to_coturn: None, to_forwarder: None, at_most: None };
+const NONE: Goal = Goal {
+    to_coturn: None,
+    to_forwarder: None,
+    at_most: None,
+};
 
 impl Goal {
     const fn to_coturn(times: f64) -> Self {
-        Self { to_coturn: Some(times), ..NONE }
+        Self {
+            to_coturn: Some(times),
+            ..NONE
+        }
     }
 
     const fn at_most(most: f64) -> Self {
-        Self { at_most: Some(most), ..NONE }
+        Self {
+            at_most: Some(most),
+            ..NONE
+        }
     }
 }
 
 impl Relay {
     const fn channel_data(allocations: usize, size: usize) -> Load {
         let window = if size > 500 { 128 } else { 256 };
-        Load::Relay(Self { allocations, channels: 1, size, framing: Framing::ChannelData, burst: 1, window })
+        Load::Relay(Self {
+            allocations,
+            channels: 1,
+            size,
+            framing: Framing::ChannelData,
+            burst: 1,
+            run: 1,
+            window,
+        })
     }
 
-    /// One allocation with this many channels.
+    /// One allocation with this many channels, in runs as long as what the generator sends at once: so a server that joins
+    /// neighbours for one peer can do it with 64 channels as with one, and the difference is that of the look-ups.
     pub(crate) const fn with_channels(channels: usize) -> Self {
-        Self { allocations: 1, channels, size: 160, framing: Framing::ChannelData, burst: 1, window: 256 }
+        Self {
+            allocations: 1,
+            channels,
+            size: 160,
+            framing: Framing::ChannelData,
+            burst: 1,
+            run: 32,
+            window: 256,
+        }
     }
 }
 
 pub(crate) const SCENARIOS: [Scenario; 13] = [
-    Scenario { id: "bindings", title: "Binding requests", load: Load::Bindings, goal: Goal::to_coturn(1.5) },
+    Scenario {
+        id: "bindings",
+        title: "Binding requests",
+        load: Load::Bindings,
+        goal: Goal::to_coturn(1.5),
+    },
     Scenario {
         id: "allocate-cycles",
         title: "Allocate cycles: 401, allocation, permission, channel, release",
@@ -101,7 +135,11 @@ pub(crate) const SCENARIOS: [Scenario; 13] = [
         id: "channel-data-160-1000",
         title: "ChannelData both ways, 160 bytes, 1000 allocations",
         load: Relay::channel_data(1000, 160),
-        goal: Goal { to_coturn: Some(2.0), to_forwarder: Some(0.9), at_most: None },
+        goal: Goal {
+            to_coturn: Some(2.0),
+            to_forwarder: Some(0.9),
+            at_most: None,
+        },
     },
     Scenario {
         id: "channel-data-1100-1",
@@ -130,6 +168,7 @@ pub(crate) const SCENARIOS: [Scenario; 13] = [
             size: 160,
             framing: Framing::Indications,
             burst: 1,
+            run: 1,
             window: 256,
         }),
         goal: Goal::to_coturn(2.0),
@@ -143,6 +182,7 @@ pub(crate) const SCENARIOS: [Scenario; 13] = [
             size: 1100,
             framing: Framing::ChannelData,
             burst: 16,
+            run: 1,
             window: 512,
         }),
         goal: Goal::to_coturn(2.0),

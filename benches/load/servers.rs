@@ -59,10 +59,15 @@ impl Kind {
 /// Where coturn is, if it is installed, and what it calls its version.
 pub(crate) fn find_coturn() -> Option<(PathBuf, String)> {
     let path = env::var_os("PATH")?;
-    let program = env::split_paths(&path).map(|folder| folder.join("turnserver")).find(|program| program.is_file())?;
+    let program = env::split_paths(&path)
+        .map(|folder| folder.join("turnserver"))
+        .find(|program| program.is_file())?;
     let output = Command::new(&program).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let version = text.lines().rev().find(|line| line.starts_with(|c: char| c.is_ascii_digit()))?;
+    let version = text
+        .lines()
+        .rev()
+        .find(|line| line.starts_with(|c: char| c.is_ascii_digit()))?;
     Some((program, version.to_owned()))
 }
 
@@ -102,12 +107,30 @@ impl Server {
     pub(crate) fn start(kind: Kind, environment: &Environment) -> Result<Self, Box<dyn Error>> {
         match kind {
             Kind::Turnd => Self::start_turnd(),
-            Kind::Coturn => Self::start_coturn(environment.coturn.as_deref().ok_or("coturn is not installed")?),
+            Kind::Coturn => Self::start_coturn(
+                environment
+                    .coturn
+                    .as_deref()
+                    .ok_or("coturn is not installed")?,
+            ),
             Kind::Forwarder => Self::start_forwarder(&environment.forwarder_options),
             Kind::Running => {
-                let running = environment.running.clone().ok_or("no address of a running server")?;
-                let Running { address, secret, pid } = running;
-                let mut server = Self { kind, address, secret, pid, process: None };
+                let running = environment
+                    .running
+                    .clone()
+                    .ok_or("no address of a running server")?;
+                let Running {
+                    address,
+                    secret,
+                    pid,
+                } = running;
+                let mut server = Self {
+                    kind,
+                    address,
+                    secret,
+                    pid,
+                    process: None,
+                };
                 server.wait_until_ready()?;
                 Ok(server)
             }
@@ -119,11 +142,19 @@ impl Server {
         let secret = secret();
         let address = free_address()?;
         let mut options = fs::OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600).open(folder.join("secret"))?.write_all(&secret)?;
+        options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(folder.join("secret"))?
+            .write_all(&secret)?;
         let config = turnd_config(address, &folder.join("secret"));
         fs::write(folder.join("turnd.toml"), config)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_turnd"));
-        command.arg("run").arg("--config").arg(folder.join("turnd.toml"));
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(folder.join("turnd.toml"));
         Self::spawn(Kind::Turnd, command, folder, address, secret)
     }
 
@@ -134,12 +165,40 @@ impl Server {
         let mut command = Command::new(program);
         command
             .arg("-n")
-            .args(["--listening-ip", &address.ip().to_string(), "--relay-ip", &address.ip().to_string()])
+            .args([
+                "--listening-ip",
+                &address.ip().to_string(),
+                "--relay-ip",
+                &address.ip().to_string(),
+            ])
             .args(["--listening-port", &address.port().to_string()])
-            .args(["--min-port", &RELAY_PORTS.0.to_string(), "--max-port", &RELAY_PORTS.1.to_string()])
-            .args(["--relay-threads", "1", "--realm", REALM, "--user-quota", "0", "--total-quota", "0"])
-            .args(["--use-auth-secret", "--static-auth-secret", str::from_utf8(&secret)?])
-            .args(["--no-cli", "--no-tls", "--no-dtls", "--allow-loopback-peers"])
+            .args([
+                "--min-port",
+                &RELAY_PORTS.0.to_string(),
+                "--max-port",
+                &RELAY_PORTS.1.to_string(),
+            ])
+            .args([
+                "--relay-threads",
+                "1",
+                "--realm",
+                REALM,
+                "--user-quota",
+                "0",
+                "--total-quota",
+                "0",
+            ])
+            .args([
+                "--use-auth-secret",
+                "--static-auth-secret",
+                str::from_utf8(&secret)?,
+            ])
+            .args([
+                "--no-cli",
+                "--no-tls",
+                "--no-dtls",
+                "--allow-loopback-peers",
+            ])
             .args(["--log-file", "/dev/null", "--simple-log", "--no-stdout-log"])
             .arg("--userdb")
             .arg(folder.join("turndb"))
@@ -152,7 +211,11 @@ impl Server {
     fn start_forwarder(options: &[String]) -> Result<Self, Box<dyn Error>> {
         let folder = make_folder()?;
         let mut command = Command::new(env::current_exe()?);
-        command.arg(FORWARDER).args(options).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg(FORWARDER)
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut child = start_on_its_core(&mut command)?;
         let mut output = BufReader::new(child.stdout.take().ok_or("piped above")?);
         let input = child.stdin.take().ok_or("piped above")?;
@@ -160,16 +223,45 @@ impl Server {
         output.read_line(&mut line)?;
         let address = line.trim().parse()?;
         let pid = Some(child.id());
-        let process = Some(Process { child, folder, control: Some((input, output)) });
-        Ok(Self { kind: Kind::Forwarder, address, secret: Vec::new(), pid, process })
+        let process = Some(Process {
+            child,
+            folder,
+            control: Some((input, output)),
+        });
+        Ok(Self {
+            kind: Kind::Forwarder,
+            address,
+            secret: Vec::new(),
+            pid,
+            process,
+        })
     }
 
-    fn spawn(kind: Kind, mut command: Command, folder: PathBuf, address: SocketAddrV4, secret: Vec<u8>) -> Result<Self, Box<dyn Error>> {
+    fn spawn(
+        kind: Kind,
+        mut command: Command,
+        folder: PathBuf,
+        address: SocketAddrV4,
+        secret: Vec<u8>,
+    ) -> Result<Self, Box<dyn Error>> {
         let log = fs::File::create(folder.join("output"))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
         let child = start_on_its_core(&mut command)?;
         let pid = Some(child.id());
-        let mut server = Self { kind, address, secret, pid, process: Some(Process { child, folder, control: None }) };
+        let mut server = Self {
+            kind,
+            address,
+            secret,
+            pid,
+            process: Some(Process {
+                child,
+                folder,
+                control: None,
+            }),
+        };
         server.wait_until_ready()?;
         Ok(server)
     }
@@ -183,7 +275,9 @@ impl Server {
         while sys::now() - start < READY_WITHIN {
             // Before it listens, the port is refused: an error that the next try makes up for.
             let _ = socket.send(&request);
-            if sys::wait_readable(socket.as_raw_fd(), Duration::from_millis(20)) && socket.recv(&mut [0; 1500]).is_ok() {
+            if sys::wait_readable(socket.as_raw_fd(), Duration::from_millis(20))
+                && socket.recv(&mut [0; 1500]).is_ok()
+            {
                 return Ok(());
             }
             sys::pause(Duration::from_millis(10));
@@ -192,15 +286,27 @@ impl Server {
             {
                 let output = fs::read_to_string(process.folder.join("output")).unwrap_or_default();
                 let last: Vec<_> = output.lines().rev().take(3).collect();
-                return Err(format!("{} ended with {status}: {}", self.kind.name(), last.join(" / ")).into());
+                return Err(format!(
+                    "{} ended with {status}: {}",
+                    self.kind.name(),
+                    last.join(" / ")
+                )
+                .into());
             }
         }
         Err(format!("{} does not answer at {}", self.kind.name(), self.address).into())
     }
 
     /// Tells the forwarder its flows, as `client channel peer allocation`; gives the relayed addresses.
-    pub(crate) fn tell_flows(&mut self, flows: &str, allocations: usize) -> Result<Vec<SocketAddrV4>, Box<dyn Error>> {
-        let control = self.process.as_mut().and_then(|process| process.control.as_mut());
+    pub(crate) fn tell_flows(
+        &mut self,
+        flows: &str,
+        allocations: usize,
+    ) -> Result<Vec<SocketAddrV4>, Box<dyn Error>> {
+        let control = self
+            .process
+            .as_mut()
+            .and_then(|process| process.control.as_mut());
         let (input, output) = control.ok_or("only the forwarder is told its flows")?;
         input.write_all(flows.as_bytes())?;
         input.write_all(b"end\n")?;
@@ -276,7 +382,9 @@ fn make_folder() -> std::io::Result<PathBuf> {
 }
 
 fn free_address() -> std::io::Result<SocketAddrV4> {
-    let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+    let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port();
     Ok(SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))
 }
 
