@@ -46,6 +46,8 @@ pub(crate) struct Outcome {
     /// The first thing that went wrong.
     pub(crate) complaint: Option<String>,
     pub(crate) nanoseconds: u64,
+    /// Time in which all clients waited for answers.
+    pub(crate) waiting: u64,
 }
 
 /// Clients at the door of one server.
@@ -248,6 +250,9 @@ impl<'a> Crowd<'a> {
             .inbox
             .receive(self.field.clients.as_raw_fd(), AT_ONCE)
             .unwrap_or(0);
+        if count == 0 {
+            outcome.waiting += sys::now() - now;
+        }
         for index in 0..count {
             let bytes = self.inbox.payload(index).to_vec();
             if let Some(answer) = Answer::parse(&bytes) {

@@ -20,18 +20,42 @@ pub(crate) struct Field {
     pub(crate) peers: UdpSocket,
     client_port: u16,
     peer_port: u16,
+    pair: bool,
 }
 
 impl Field {
     pub(crate) fn open() -> io::Result<Self> {
-        let (clients, client_port) = open()?;
-        let (peers, peer_port) = open()?;
+        let (clients, client_port) = open(Ipv4Addr::UNSPECIFIED)?;
+        let (peers, peer_port) = open(Ipv4Addr::UNSPECIFIED)?;
         Ok(Self {
             clients,
             peers,
             client_port,
             peer_port,
+            pair: false,
         })
+    }
+
+    /// One client and one peer only, whose sockets can be connected.
+    pub(crate) fn open_pair() -> io::Result<Self> {
+        let (clients, client_port) = open(client_address(0))?;
+        let (peers, peer_port) = open(peer_address(0))?;
+        Ok(Self {
+            clients,
+            peers,
+            client_port,
+            peer_port,
+            pair: true,
+        })
+    }
+
+    /// Connects the sockets of a pair, which makes sending cheaper; true if this is a pair.
+    pub(crate) fn connect(&self, server: SocketAddrV4, relayed: SocketAddrV4) -> io::Result<bool> {
+        if self.pair {
+            self.clients.connect(server)?;
+            self.peers.connect(relayed)?;
+        }
+        Ok(self.pair)
     }
 
     /// The transport address of a client.
@@ -45,8 +69,8 @@ impl Field {
     }
 }
 
-fn open() -> io::Result<(UdpSocket, u16)> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+fn open(address: Ipv4Addr) -> io::Result<(UdpSocket, u16)> {
+    let socket = UdpSocket::bind((address, 0))?;
     SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
     sys::set_packet_info(socket.as_raw_fd())?;
     sys::set_never_fragment(socket.as_raw_fd())?;

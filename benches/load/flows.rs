@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Packets handed to the kernel at a time.
-pub(crate) const BATCH: usize = 32;
+pub(crate) const BATCH: usize = 64;
 
 /// Makes allocations in groups of (how many, with how many channels each), or tells the forwarder of them.
 pub(crate) fn establish(
@@ -139,7 +139,8 @@ pub(crate) fn lanes(
     field: &Field,
     sessions: &[Session],
     relay: Relay,
-) -> [Lane; 2] {
+) -> Result<[Lane; 2], Box<dyn Error>> {
+    let connected = field.connect(server.address, sessions[0].relayed)?;
     let flows = flows(sessions, relay);
     let payload = generator::payload(relay.size);
     let slots = 256_usize.next_multiple_of(flows.len() * relay.run);
@@ -154,24 +155,24 @@ pub(crate) fn lanes(
         let peer = *field.peer(flow.peer).ip();
         up.push(
             &frame.repeat(relay.burst),
-            Some(client),
-            Some(server.address),
+            (!connected).then_some(client),
+            (!connected).then_some(server.address),
             segment(frame.len()),
         );
         down.push(
             &payload.repeat(relay.burst),
-            Some(peer),
-            Some(flow.session.relayed),
+            (!connected).then_some(peer),
+            (!connected).then_some(flow.session.relayed),
             segment(payload.len()),
         );
     }
     let (clients, peers) = (field.clients.as_raw_fd(), field.peers.as_raw_fd());
     let batch = if relay.burst > 1 { 1 } else { BATCH };
     let per_slot = relay.burst as u64;
-    [
+    Ok([
         Lane::new(up, clients, peers, per_slot, batch),
         Lane::new(down, peers, clients, per_slot, batch),
-    ]
+    ])
 }
 
 /// Sends one datagram each way through every flow and looks at what comes: a wrong relay must not be measured.

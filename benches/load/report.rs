@@ -68,28 +68,21 @@ impl Report {
     }
 
     fn write_scenario(&self, out: &mut impl Write, scenario: &Scenario) -> io::Result<()> {
-        writeln!(
-            out,
-            "{}   [{}]{}",
-            scenario.title,
-            scenario.id,
-            describe_goal(scenario)
-        )?;
-        writeln!(out, "  {:<24}{}", "", headings(scenario.load))?;
+        writeln!(out, "{}   [{}]", scenario.title, scenario.id)?;
+        writeln!(out, "  {:<16}{}", "", headings(scenario.load).trim_end())?;
         let basis = self.basis(scenario);
         for (kind, name) in &self.servers {
             let samples = self.samples(scenario, *kind);
             let line = if samples.is_empty() {
                 self.complaint(scenario, *kind)
             } else {
-                format!(
-                    "{}{}",
-                    columns(&samples),
-                    self.comparison(scenario, *kind, basis)
-                )
+                let comparison = self.comparison(scenario, *kind, basis);
+                let limit = self.limit(scenario, *kind);
+                let columns = columns(&samples, basis);
+                format!("{columns}{limit}{comparison}{}", remark(&samples))
             };
             if let Some(line) = Some(line).filter(|line| !line.is_empty()) {
-                writeln!(out, "  {name:<24}{line}")?;
+                writeln!(out, "  {name:<16}{}", line.trim_end())?;
             }
         }
         if basis == Basis::PerCpuSecond {
@@ -147,26 +140,38 @@ impl Report {
 
     /// The ratios to the other servers, and whether they reach the goal.
     fn comparison(&self, scenario: &Scenario, kind: Kind, basis: Basis) -> String {
+        if let Load::Channels = scenario.load {
+            return String::new();
+        }
         let mut text = String::new();
+        let goal = scenario.goal;
         for (other, goal) in [
-            (Kind::Coturn, scenario.goal.to_coturn),
-            (Kind::Forwarder, scenario.goal.to_forwarder),
+            (Kind::Coturn, goal.to_coturn),
+            (Kind::Forwarder, goal.to_forwarder),
         ] {
             let ratio = self
                 .ratio(scenario, kind, other, basis)
                 .filter(|_| kind != other);
-            text += &match (ratio, goal.filter(|_| kind == Kind::Turnd)) {
+            let goal = goal.filter(|_| is_ours(kind));
+            let cell = match (ratio, goal) {
                 (Some(ratio), Some(goal)) => {
-                    format!("  {ratio:>6.2} x {:<6}", verdict(ratio >= goal))
+                    format!("{ratio:.2} x ({})", target(">=", goal, ratio >= goal))
                 }
-                (Some(ratio), None) => format!("  {ratio:>6.2} x {:<6}", ""),
-                (None, _) => format!("  {:<14}", ""),
+                (Some(ratio), None) => format!("{ratio:.2} x"),
+                (None, _) => String::new(),
             };
+            text += &format!("  {cell:<24}");
         }
-        if let Some(most) = scenario.goal.at_most.filter(|_| kind == Kind::Turnd) {
-            text += verdict(median(self.samples(scenario, kind).into_iter().map(itself)) <= most);
-        }
-        text.trim_end().to_owned()
+        text
+    }
+
+    /// The goal for the figure itself, and whether it is reached.
+    fn limit(&self, scenario: &Scenario, kind: Kind) -> String {
+        let Some(most) = scenario.goal.at_most.filter(|_| is_ours(kind)) else {
+            return String::new();
+        };
+        let figure = median(self.samples(scenario, kind).into_iter().map(itself));
+        format!("  {}", target("<=", most, figure <= most))
     }
 
     /// How many times better a server is than another: the median over the rounds that both finished.
@@ -234,30 +239,32 @@ impl Report {
 /// A server that ran for this share of the time was the bottleneck.
 const NEARLY_ALL: f64 = 0.95;
 
-fn describe_goal(scenario: &Scenario) -> String {
-    let mut parts = Vec::new();
-    if let Some(times) = scenario.goal.to_coturn {
-        parts.push(format!(">= {times} x coturn"));
-    }
-    if let Some(times) = scenario.goal.to_forwarder {
-        parts.push(format!(">= {times} x bare forwarder"));
-    }
-    if let Some(most) = scenario.goal.at_most {
-        parts.push(format!("<= {most}"));
-    }
-    if parts.is_empty() {
-        String::new()
+/// What must be known to read a line right.
+fn remark(samples: &[&Sample]) -> &'static str {
+    let throughputs = throughputs(samples);
+    let middle = |of: fn(&Throughput) -> f64| median(throughputs.iter().map(of));
+    if throughputs.is_empty() {
+        ""
+    } else if middle(|one| one.delayed) > 0.05 {
+        "  (disturbed: something else had the server's core)"
+    } else if middle(|one| one.generator_idle) < 0.01 {
+        "  (at least: the generator could send no more)"
     } else {
-        format!("   goal: {}", parts.join(", "))
+        ""
     }
 }
 
-fn verdict(met: bool) -> &'static str {
-    if met { "met" } else { "MISSED" }
+fn target(relation: &str, goal: f64, met: bool) -> String {
+    format!("{relation} {goal}: {}", if met { "met" } else { "MISSED" })
+}
+
+/// Whether the goals are for this server.
+fn is_ours(kind: Kind) -> bool {
+    matches!(kind, Kind::Turnd | Kind::Running)
 }
 
 fn headings(load: Load) -> String {
-    let comparison = format!("  {:<15}  {:<14}", "to coturn", "to forwarder");
+    let comparison = format!("  {:<24}  to forwarder", "to coturn");
     match load {
         Load::Bindings | Load::Cycles | Load::Relay(_) => {
             format!(
@@ -274,10 +281,10 @@ fn headings(load: Load) -> String {
     }
 }
 
-fn columns(samples: &[&Sample]) -> String {
+fn columns(samples: &[&Sample], basis: Basis) -> String {
     let spread = format!(
         "{:>6.0}%",
-        100.0 * spread(samples.iter().map(|sample| itself(sample)))
+        100.0 * spread(samples.iter().map(|sample| worth(sample, basis)))
     );
     let throughputs = throughputs(samples);
     let middle = |of: fn(&Throughput) -> f64| median(throughputs.iter().map(of));

@@ -82,7 +82,19 @@ pub(crate) fn run(
     nanoseconds: u64,
     window: &mut Option<u64>,
 ) -> Result<Sample, Box<dyn Error>> {
-    let field = Field::open()?;
+    let field = match load {
+        Load::Relay(Relay {
+            allocations: 1,
+            channels: 1,
+            ..
+        }) => Field::open_pair()?,
+        Load::Bindings
+        | Load::Cycles
+        | Load::Relay(_)
+        | Load::Channels
+        | Load::Memory
+        | Load::Latency => Field::open()?,
+    };
     let sample = match load {
         Load::Bindings => bindings(server, &field, nanoseconds, window)?,
         Load::Cycles => cycles(server, &field, nanoseconds)?,
@@ -90,7 +102,7 @@ pub(crate) fn run(
             let sessions = establish(server, &field, &[(relay.allocations, relay.channels)])?;
             probe(server, &field, &flows(&sessions, relay), relay)?;
             set_sinks(&field, relay)?;
-            let mut lanes = lanes(server, &field, &sessions, relay);
+            let mut lanes = lanes(server, &field, &sessions, relay)?;
             Sample::Throughput(saturate(
                 server,
                 &mut lanes,
@@ -153,6 +165,7 @@ fn cycles(server: &Server, field: &Field, nanoseconds: u64) -> Result<Sample, Bo
         nanoseconds: outcome.nanoseconds,
         delivered: outcome.done,
         lost: outcome.failed,
+        waiting: outcome.waiting,
         ..Run::default()
     };
     if outcome.done == 0 {
@@ -239,12 +252,9 @@ fn channels(
         probe(server, field, &flows(&[*session], relay), relay)?;
     }
     set_sinks(field, kinds[0])?;
-    let mut loads = [0, 1].map(|index| {
-        (
-            lanes(server, field, &sessions[index..=index], kinds[index]),
-            Vec::new(),
-        )
-    });
+    let one = lanes(server, field, &sessions[..1], kinds[0])?;
+    let many = lanes(server, field, &sessions[1..], kinds[1])?;
+    let mut loads = [(one, Vec::new()), (many, Vec::new())];
     let mut window = kinds[0].window;
     for _ in 0..TURNS {
         for (lanes, samples) in &mut loads {

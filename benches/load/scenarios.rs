@@ -79,7 +79,7 @@ impl Goal {
 
 impl Relay {
     const fn channel_data(allocations: usize, size: usize) -> Load {
-        let window = if size > 500 { 128 } else { 256 };
+        let window = if size > 500 { 256 } else { 512 };
         Load::Relay(Self {
             allocations,
             channels: 1,
@@ -101,7 +101,7 @@ impl Relay {
             framing: Framing::ChannelData,
             burst: 1,
             run: 32,
-            window: 256,
+            window: 512,
         }
     }
 }
@@ -169,7 +169,7 @@ pub(crate) const SCENARIOS: [Scenario; 13] = [
             framing: Framing::Indications,
             burst: 1,
             run: 1,
-            window: 256,
+            window: 512,
         }),
         goal: Goal::to_coturn(2.0),
     },
