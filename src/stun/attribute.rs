@@ -569,6 +569,18 @@ mod tests {
     }
 
     #[test]
+    fn the_top_bit_of_even_port_counts_alone() {
+        for (value, reserve_next) in [(0x7F, false), (0x80, true), (0xFF, true)] {
+            round_trip(
+                |writer| {
+                    writer.bytes(Attribute::EVEN_PORT, &[value]);
+                },
+                |message| assert_eq!(message.even_port(), Some(Ok(reserve_next))),
+            );
+        }
+    }
+
+    #[test]
     fn response_port_is_read_with_and_without_counted_padding() {
         for value in [&[0x0D, 0x96][..], &[0x0D, 0x96, 0, 0]] {
             round_trip(

@@ -59,7 +59,7 @@ impl ErrorCode {
         // Only 3 bits are the class; those before it are ignored.
         let class = class & 7;
         let reason = reader.take(reader.rest().len())?;
-        if !(3..=6).contains(&class) || number > 99 || reason.len() > LONGEST_REASON {
+        if !(3..=6).contains(&class) || number > 99 {
             return None;
         }
         let reason = str::from_utf8(reason).ok()?;
@@ -97,9 +97,8 @@ impl fmt::Debug for ErrorCode {
     }
 }
 
-/// A phrase has fewer characters than this, and a receiver parses up to so many bytes.
+/// A phrase has fewer characters than this; their bytes are then few enough, too.
 const REASON_CHARACTERS: usize = 128;
-const LONGEST_REASON: usize = 763;
 
 #[cfg(test)]
 mod tests {

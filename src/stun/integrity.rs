@@ -253,6 +253,10 @@ mod tests {
         assert_eq!(key(0).unwrap().as_bytes(), b"");
         assert!(key(33).is_none());
         assert_ne!(key(16), key(17));
+        assert_ne!(
+            key(32),
+            Key::from_bytes(PasswordAlgorithm::Sha256, &[9; 32])
+        );
     }
 
     #[test]

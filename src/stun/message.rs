@@ -462,11 +462,11 @@ mod tests {
 
     #[test]
     fn s5_a_fingerprint_that_is_not_last_is_an_error() {
-        let inner = with_fingerprint(&[]);
-        let bytes = request(&[&inner[20..], LIFETIME]);
+        // Right for what stands before it, and for the length.
+        let mut bytes = request(&[&[0x80, 0x28, 0, 4, 0, 0, 0, 0], LIFETIME]);
+        let value = fingerprint::value(&bytes[..20]);
+        bytes[24..28].copy_from_slice(&value);
         assert_eq!(Message::parse(&bytes).unwrap_err(), ParseError::Fingerprint);
-        let twice = with_fingerprint(&[&inner[20..]]);
-        assert_eq!(Message::parse(&twice).unwrap_err(), ParseError::Fingerprint);
     }
 
     #[test]
@@ -513,6 +513,8 @@ mod tests {
         let mi = integrity(Integrity::Sha1, &[]);
         let bytes = request(&[&mi, &[0, 0x1C, 0, 32], &[0; 32]]);
         assert!(!Message::parse(&bytes).unwrap().verify(&key()));
+        let truncated = request(&[&mi, &[0, 0x1C, 0, 16], &[0; 16]]);
+        assert!(!Message::parse(&truncated).unwrap().verify(&key()));
         let without = request(&[&mi]);
         assert!(Message::parse(&without).unwrap().verify(&key()));
     }
