@@ -168,7 +168,7 @@ fn check_config(sources: &Sources) -> ExitCode {
 
 fn number(count: usize, what: &str) -> String {
     match count {
-        0 => format!("no {what}"),
+        0 => format!("no {what}s"),
         1 => format!("1 {what}"),
         count => format!("{count} {what}s"),
     }

@@ -99,7 +99,7 @@ fn remedy(error: &io::Error) -> &'static str {
             "this host has no such address: `ip address` shows those it has"
         }
         io::ErrorKind::PermissionDenied => {
-            "ports below 1024 need CAP_NET_BIND_SERVICE (AmbientCapabilities= in the unit), or socket activation"
+            "ports below 1024 need CAP_NET_BIND_SERVICE or socket activation; others must be among the SocketBindAllow= of the unit"
         }
         _ => "see what the kernel says, as in `dmesg`",
     }
@@ -229,16 +229,15 @@ fn start_plane(parts: &Parts, adopted: &Adopted) -> Result<Handle, Refusal> {
 
 /// Relays are bound one by one as calls come; that none can be bound must show at the start.
 fn check_relay_addresses(parts: &Parts) -> Result<(), Refusal> {
-    for relay in &parts.plane.relay.addresses {
-        if let Err(error) = UdpSocket::bind((relay.local, 0)) {
-            return Err(Refusal {
-                what: format!("relays cannot be opened on {}: {error}", relay.local),
-                remedy: "name an address of this host under [relay] addresses; if a NAT maps a public one to it, add \
-                         external = [\"PUBLIC=LOCAL\"]",
-            });
-        }
+    let mut relays = parts.plane.relay.addresses.iter();
+    match relays.find(|relay| !Host::has_address(relay.local)) {
+        None => Ok(()),
+        Some(relay) => Err(Refusal {
+            what: format!("{} is not an address of this host", relay.local),
+            remedy: "name an address of this host under [relay] addresses; if a NAT maps a public one to it, write \
+                     external = [\"PUBLIC=LOCAL\"]",
+        }),
     }
-    Ok(())
 }
 
 /// Ends the workers, but does not wait for one that hangs.

@@ -10,9 +10,9 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::Host;
 use super::problem::Complaint;
 use super::secrets;
+use super::{Host, SecretFile};
 
 /// RFC 7443: what a client may name in ALPN. One that names nothing is served as well.
 const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
@@ -26,7 +26,7 @@ pub struct CertificateFiles {
     /// The certificate, followed by its intermediates, as PEM.
     pub certificate: PathBuf,
     /// Its private key, as PEM.
-    pub key: PathBuf,
+    pub key: SecretFile,
 }
 
 /// A certificate that may be used.
@@ -94,8 +94,13 @@ impl CertificateFiles {
 
     /// What the files look like from outside; compare two to see a change.
     pub fn stamp(&self) -> Stamp {
-        Stamp([&self.certificate, &self.key].map(|path| {
-            let found = fs::metadata(path).ok()?;
+        // A credential does not change while the process lives.
+        let key = match &self.key {
+            SecretFile::Path(path) => Some(path),
+            SecretFile::Credential(_) => None,
+        };
+        Stamp([Some(&self.certificate), key].map(|path| {
+            let found = fs::metadata(path?).ok()?;
             Some((found.ino(), found.len(), found.mtime(), found.mtime_nsec()))
         }))
     }
@@ -142,14 +147,12 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Complaint> {
     Ok(chain)
 }
 
-fn read_key(path: &Path, host: &Host) -> Result<PrivateKeyDer<'static>, Complaint> {
-    let text = secrets::read_private(path, host)?;
+fn read_key(file: &SecretFile, host: &Host) -> Result<PrivateKeyDer<'static>, Complaint> {
+    let text = secrets::read(file, host)?;
     PrivateKeyDer::from_pem_slice(&text).map_err(|_| {
-        let what = format!("{} holds no private key that can be read", path.display());
-        Complaint::new(
-            what,
-            "give the path of a PEM file with an unencrypted key (PKCS#8, PKCS#1 or SEC1)",
-        )
+        let what = "there is no private key in it that can be read";
+        let remedy = "give the path of a PEM file with an unencrypted key (PKCS#8, PKCS#1 or SEC1)";
+        Complaint::new(what, remedy)
     })
 }
 

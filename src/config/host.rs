@@ -9,8 +9,12 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, geteuid, getrlimit};
+use socket2::{SockAddr, Socket, Type};
 
 use super::secrets::{Secret, StateDirectory, generate};
+
+/// `EADDRNOTAVAIL` and `EAFNOSUPPORT` of Linux.
+const NO_SUCH_ADDRESS: [i32; 2] = [99, 97];
 
 /// What this host is like. Not `Debug`: there is a key in it.
 #[derive(Clone)]
@@ -41,7 +45,7 @@ impl Host {
             unix: unix_now(),
             cores: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             descriptors: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
-            has_ipv6: UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok(),
+            has_ipv6: Self::has_address(Ipv6Addr::LOCALHOST.into()),
             credentials_directory: env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             state: StateDirectory::new(state_directory()),
             process_key: generate()
@@ -50,9 +54,12 @@ impl Host {
         }
     }
 
-    /// Can a socket be bound to this address?
+    /// Can a socket be bound to this address? In doubt, as when a unit forbids the port, the answer is yes.
     pub fn has_address(address: IpAddr) -> bool {
-        UdpSocket::bind((address, 0)).is_ok()
+        match UdpSocket::bind((address, 0)) {
+            Ok(_) => true,
+            Err(error) => !NO_SUCH_ADDRESS.contains(&error.raw_os_error().unwrap_or(0)),
+        }
     }
 }
 
@@ -125,16 +132,12 @@ pub(super) fn relay_addresses() -> (Vec<IpAddr>, FoundBy) {
     }
 }
 
-/// The address that packets to `target` would leave from.
+/// The address that packets to `target` would leave from. Nothing is bound by name: a unit may forbid that.
 fn source_towards(target: IpAddr) -> Option<IpAddr> {
-    let any: IpAddr = if target.is_ipv4() {
-        Ipv4Addr::UNSPECIFIED.into()
-    } else {
-        Ipv6Addr::UNSPECIFIED.into()
-    };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(SocketAddr::new(target, 9)).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+    let target = SockAddr::from(SocketAddr::new(target, 9));
+    let socket = Socket::new(target.domain(), Type::DGRAM, None).ok()?;
+    socket.connect(&target).ok()?;
+    Some(socket.local_addr().ok()?.as_socket()?.ip())
 }
 
 fn is_useful(address: &IpAddr) -> bool {

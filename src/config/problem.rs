@@ -160,7 +160,9 @@ fn locate(origin: &Origin, place: &Place, secretive: bool) -> Location {
         .find('\n')
         .map_or(text.len(), |length| start + length);
     let marked = &text[start..end.min(line_end)];
-    let is_name = marked.chars().all(|letter| letter.is_alphanumeric() || "-_".contains(letter));
+    let is_name = marked
+        .chars()
+        .all(|letter| letter.is_alphanumeric() || "-_".contains(letter));
     let excerpt = if origin.is_file && place.shown && (is_name || !secretive) {
         // What stands behind the mark is left out: behind an unknown key there may be a secret.
         let lead = if secretive {

@@ -359,7 +359,7 @@ fn peers(section: &mut Section<'_>) -> Peers {
 
 fn tls(section: &mut Section<'_>) -> Option<CertificateFiles> {
     let certificate = section.path("certificate");
-    let key = section.path("key");
+    let key = section.secret_file("key");
     match (section.is_given("certificate"), section.is_given("key")) {
         (true, false) => section.error(
             "certificate",

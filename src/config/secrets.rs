@@ -65,14 +65,14 @@ pub(super) fn read(file: &SecretFile, host: &Host) -> Result<Secret, Complaint> 
     if trimmed.is_empty() {
         return Err(Complaint::new(
             "the file is empty",
-            "put a secret into it: `turnd genkey` prints one",
+            "put a secret into it: `turnd genkey` prints a good one",
         ));
     }
     Ok(trimmed)
 }
 
 /// Reads a file that nobody but its owner may read, and that belongs to this user or to root.
-pub(super) fn read_private(path: &Path, host: &Host) -> Result<Secret, Complaint> {
+fn read_private(path: &Path, host: &Host) -> Result<Secret, Complaint> {
     let shown = path.display();
     let file = open(path)?;
     let found = file.metadata().map_err(|error| unreadable(path, &error))?;

@@ -22,7 +22,7 @@ impl Display for Config {
                 f,
                 "certificate = {}\nkey = {}",
                 path(&tls.certificate),
-                path(&tls.key)
+                secret_file(&tls.key)
             )?,
             None => writeln!(f, "# off")?,
         }
