@@ -104,9 +104,7 @@ fn main() -> ExitCode {
 fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     let scenarios: Vec<&Scenario> = SCENARIOS
         .iter()
-        .filter(|scenario| {
-            options.only.is_empty() || options.only.iter().any(|word| scenario.id.contains(word))
-        })
+        .filter(|scenario| chosen(scenario, &options.only))
         .collect();
     if options.list || scenarios.is_empty() {
         for scenario in &SCENARIOS {
@@ -158,6 +156,15 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
         serde_json::to_string_pretty(&report.to_json())?,
     )?;
     Ok(())
+}
+
+/// A word that is a scenario's whole name means only that one.
+fn chosen(scenario: &Scenario, words: &[String]) -> bool {
+    let is_name = |word: &str| SCENARIOS.iter().any(|scenario| scenario.id == word);
+    words.is_empty()
+        || words.iter().any(|word| {
+            scenario.id == word || (!is_name(word) && scenario.id.contains(word.as_str()))
+        })
 }
 
 fn measure_all(

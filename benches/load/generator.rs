@@ -90,10 +90,12 @@ impl Lane {
             self.progress.1 = now;
         }
         let room = window.saturating_sub(in_flight) / self.per_slot;
-        if room < self.batch as u64 {
+        // A small window is filled in at least two goes, or the server would have pauses.
+        let batch = self.batch.min((window / self.per_slot / 2) as usize).max(1);
+        if room < batch as u64 {
             return false;
         }
-        let count = self.batch.min(self.ring.len() - self.next);
+        let count = batch.min(self.ring.len() - self.next);
         match self.ring.send(self.socket, self.next, count) {
             Ok(taken) => {
                 self.sent += taken as u64 * self.per_slot;
