@@ -22,6 +22,8 @@ pub(crate) struct Server<'a> {
     rig: &'a Rig,
     process: Child,
     resolver: Child,
+    /// What turnd tells its service manager comes here.
+    notices: Option<UnixDatagram>,
 }
 
 impl<'a> Server<'a> {
@@ -37,23 +39,30 @@ impl<'a> Server<'a> {
         fs::write(&secret, SECRET).expect("the rig's directory is writable");
         fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("the file is ours");
         let resolver = start_resolver(rig);
-        let process = if is_coturn() {
-            start_coturn(rig)
+        let (process, notices) = if is_coturn() {
+            (start_coturn(rig), None)
         } else {
-            start_turnd(rig)
+            let (process, notices) = start_turnd(rig);
+            (process, Some(notices))
         };
         Self {
             rig,
             process,
             resolver,
+            notices,
         }
     }
 
-    /// Writes nonsense into the configuration and asks for a reload.
-    pub(crate) fn reload_broken(&self) {
+    /// Writes nonsense into turnd's configuration, asks for a reload, and waits until it was refused.
+    pub(crate) fn reload_broken(&mut self) {
         fs::write(self.rig.dir().join(CONFIG), "[server\nrealm = 7\n")
             .expect("the rig's directory is writable");
         succeed(Command::new("sh").args(["-c", &format!("kill -HUP {}", self.process.id())]));
+        let notices = self.notices.as_ref().expect("turnd tells");
+        await_notice(notices, &mut self.process, "RELOADING=1");
+        await_notice(notices, &mut self.process, "READY=1");
+        let metrics = metrics(self.rig);
+        assert!(metrics.contains("\nturn_config_stale 1\n"), "{metrics}");
     }
 
     /// Tells whether the process still runs.
@@ -108,7 +117,7 @@ impl Credential {
     }
 }
 
-fn start_turnd(rig: &Rig) -> Child {
+fn start_turnd(rig: &Rig) -> (Child, UnixDatagram) {
     let dir = rig.dir().display();
     let listen: String = ["udp 3478", "tcp 3478", "tls 5349"]
         .iter()
@@ -141,7 +150,7 @@ level = "debug"
     );
     fs::write(rig.dir().join(CONFIG), config).expect("the rig's directory is writable");
     let notify = rig.dir().join("notify");
-    let socket = UnixDatagram::bind(&notify).expect("the rig's directory takes a socket");
+    let notices = UnixDatagram::bind(&notify).expect("the rig's directory takes a socket");
     let log = rig.log("turnd");
     let mut process = rig
         .command(Host::S, env!("CARGO_BIN_EXE_turnd"))
@@ -151,26 +160,31 @@ level = "debug"
         .stderr(log)
         .spawn()
         .expect("setpriv exists");
-    // Short waits: a server that ended at once will never say that it is ready.
-    socket
-        .set_read_timeout(Some(Duration::from_millis(100)))
-        .expect("not zero");
+    // Short waits: a server that ended will never say anything again.
+    let short = Some(Duration::from_millis(100));
+    notices.set_read_timeout(short).expect("not zero");
+    await_notice(&notices, &mut process, "READY=1");
+    (process, notices)
+}
+
+/// Waits until turnd tells its service manager, which is us, this line.
+fn await_notice(notices: &UnixDatagram, process: &mut Child, wanted: &str) {
     let mut message = [0; 512];
     for _ in 0..150 {
-        if let Ok(length) = socket.recv(&mut message)
+        if let Ok(length) = notices.recv(&mut message)
             && String::from_utf8_lossy(&message[..length])
                 .lines()
-                .any(|line| line == "READY=1")
+                .any(|line| line == wanted)
         {
-            return process;
+            return;
         }
         if let Ok(Some(status)) = process.try_wait() {
-            panic!("turnd ended at its start: {status}");
+            panic!("turnd did not say {wanted} but ended: {status}");
         }
     }
     _ = process.kill();
     _ = process.wait();
-    panic!("turnd did not say READY=1 within 15 s");
+    panic!("turnd did not say {wanted} within 15 s");
 }
 
 fn start_coturn(rig: &Rig) -> Child {
@@ -203,10 +217,9 @@ fn start_coturn(rig: &Rig) -> Child {
     process
 }
 
-/// Asks turnd for its metrics, for as much as it still says.
+/// Asks turnd for its metrics that count anything.
 fn metrics(rig: &Rig) -> String {
-    let request =
-        r"exec 3<> /dev/tcp/127.0.0.1/9641; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3";
+    let request = r"exec 3<> /dev/tcp/127.0.0.1/9641; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; grep -v '^#\| 0$' <&3";
     let output = rig
         .command(Host::S, "timeout")
         .args(["5", "bash", "-c", request])
