@@ -111,6 +111,9 @@ impl Lane {
 const STALLED: u64 = 30_000_000;
 
 /// Keeps at most `window` datagrams in flight on every lane for a while, then waits for the last to come.
+///
+/// No lane gets further ahead of another than its window: a server that prefers one direction would otherwise be measured
+/// on that, and the directions do not cost the same.
 pub(crate) fn drive(lanes: &mut [Lane], window: u64, nanoseconds: u64) -> Run {
     lanes.iter_mut().for_each(Lane::reset);
     let start = sys::now();
@@ -118,8 +121,9 @@ pub(crate) fn drive(lanes: &mut [Lane], window: u64, nanoseconds: u64) -> Run {
     let mut now = start;
     while now - start < nanoseconds {
         let mut any = false;
+        let slowest = lanes.iter().map(|lane| lane.sent).min().unwrap_or(0);
         for lane in &mut *lanes {
-            any |= lane.fill(window, now);
+            any |= lane.sent < slowest + window && lane.fill(window, now);
         }
         if !any {
             spin();
