@@ -1,0 +1,938 @@
+//! The machine against a model of it that is as naive as can be: lists that are searched from end to end, and every
+//! rule of RFC 8656 written down where it applies. Both are given the same random operations.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use proptest::prelude::*;
+use support::*;
+use turnd::stun::{Attribute, Method};
+use turnd::turn::{Cause, Client, Family, OnExpiry, RelayId, Settings, Transport, Verdict};
+
+/// Something that happens. Numbers choose among the few clients, users, peers and relays that there are.
+#[derive(Clone, Debug)]
+enum Step {
+    Allocate {
+        client: usize,
+        user: usize,
+        lifetime: Option<u32>,
+        families: Families,
+        even: Option<bool>,
+    },
+    Refresh {
+        client: usize,
+        user: usize,
+        lifetime: Option<u32>,
+        family: Option<u8>,
+    },
+    Permit {
+        client: usize,
+        user: usize,
+        peers: Vec<usize>,
+    },
+    Bind {
+        client: usize,
+        user: usize,
+        number: u16,
+        peer: usize,
+    },
+    Send {
+        client: usize,
+        peer: usize,
+    },
+    Channel {
+        client: usize,
+        number: u16,
+    },
+    Hear {
+        relay: usize,
+        peer: usize,
+    },
+    Wait {
+        milliseconds: u64,
+        timeouts: bool,
+    },
+    Gone {
+        client: usize,
+    },
+    Reload {
+        deny: bool,
+    },
+    Drain(bool),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Families {
+    Default,
+    One(u8),
+    Both,
+}
+
+/// What a model knows of an allocation. Times are milliseconds.
+#[derive(Clone, Debug)]
+struct Model {
+    now: u64,
+    unix_start: u64,
+    on_expiry: OnExpiry,
+    deny: bool,
+    drain: bool,
+    allocations: Vec<Allocation>,
+}
+
+#[derive(Clone, Debug)]
+struct Allocation {
+    client: usize,
+    user: usize,
+    relays: Vec<Relay>,
+    permissions: Vec<(IpAddr, u64)>,
+    channels: Vec<(u16, SocketAddr, u64)>,
+}
+
+#[derive(Clone, Debug)]
+struct Relay {
+    address: SocketAddr,
+    ends: u64,
+}
+
+const PER_USER: usize = 3;
+const TOTAL: usize = 5;
+const PERMISSIONS: usize = 3;
+const CHANNELS: usize = 2;
+const CLIENTS: [(&str, Transport); 4] = [
+    ("198.51.100.1:1000", Transport::Udp),
+    ("198.51.100.1:1000", Transport::Tcp),
+    ("192.0.2.2:2000", Transport::Udp),
+    ("[2001:db8::9]:3000", Transport::Tls),
+];
+/// Seconds until the credentials of each user end.
+const EXPIRIES: [Option<u64>; 3] = [None, None, Some(900)];
+const PEERS: [&str; 8] = [
+    "52.1.2.3:4000",
+    "52.1.2.3:4001",
+    "52.1.2.9:4000",
+    "53.0.0.1:4000",
+    "10.0.0.1:4000",
+    "52.1.2.3:0",
+    "[2600:1::1]:4000",
+    "[fe80::1]:4000",
+];
+const DENIED: &str = "52.1.2.9/32";
+
+impl Model {
+    fn new(on_expiry: OnExpiry) -> Self {
+        Self {
+            now: 0,
+            unix_start: UNIX,
+            on_expiry,
+            deny: false,
+            drain: false,
+            allocations: Vec::new(),
+        }
+    }
+
+    fn seconds_now(&self) -> u64 {
+        self.unix_start + self.now / 1000
+    }
+
+    fn expired(&self, user: usize) -> bool {
+        EXPIRIES[user].is_some_and(|end| self.seconds_now() >= UNIX + end + 60)
+    }
+
+    /// Forgets everything whose time has come.
+    fn clean(&mut self) {
+        let now = self.now;
+        for allocation in &mut self.allocations {
+            let relays = allocation.relays.clone();
+            for gone in relays.iter().filter(|relay| relay.ends <= now) {
+                let v4 = gone.address.is_ipv4();
+                allocation.permissions.retain(|(ip, _)| ip.is_ipv4() != v4);
+                allocation
+                    .channels
+                    .retain(|(_, peer, _)| peer.is_ipv4() != v4);
+            }
+            allocation.relays.retain(|relay| relay.ends > now);
+            allocation.permissions.retain(|(_, ends)| *ends > now);
+            allocation.channels.retain(|(_, _, ends)| *ends > now);
+        }
+        self.allocations
+            .retain(|allocation| !allocation.relays.is_empty());
+    }
+
+    fn of_client(&self, client: usize) -> Option<usize> {
+        self.allocations
+            .iter()
+            .position(|allocation| allocation.client == client)
+    }
+
+    fn lifetime(&self, user: usize, asked: Option<u32>) -> u64 {
+        let granted = match asked {
+            None => 600,
+            Some(seconds) if seconds < 600 => 600,
+            Some(seconds) if seconds > 3600 => 3600,
+            Some(seconds) => u64::from(seconds),
+        };
+        match (self.on_expiry, EXPIRIES[user]) {
+            (OnExpiry::Cut, Some(end)) => granted.min(UNIX + end + 60 - self.seconds_now()),
+            _ => granted,
+        }
+    }
+
+    /// The code, and the lifetime if it succeeds. The addresses are the real ones, which the model cannot know.
+    fn allocate(
+        &mut self,
+        (client, user): (usize, usize),
+        asked: Option<u32>,
+        families: Families,
+        even: Option<bool>,
+        given: &[SocketAddr],
+    ) -> (u16, u64) {
+        if self.expired(user) {
+            return (401, 0);
+        }
+        if self.of_client(client).is_some() {
+            return (437, 0);
+        }
+        if families == Families::Both && even == Some(true) {
+            return (400, 0);
+        }
+        if matches!(families, Families::One(number) if number != 1 && number != 2) {
+            return (440, 0);
+        }
+        if self.drain {
+            return (508, 0);
+        }
+        if self.allocations.len() >= TOTAL {
+            return (508, 0);
+        }
+        let of_user = self
+            .allocations
+            .iter()
+            .filter(|allocation| allocation.user == user);
+        if of_user.count() >= PER_USER {
+            return (486, 0);
+        }
+        let expected: &[bool] = match families {
+            Families::Default | Families::One(1) => &[true],
+            Families::One(_) => &[false],
+            Families::Both => &[true, false],
+        };
+        let v4: Vec<bool> = given.iter().map(SocketAddr::is_ipv4).collect();
+        assert_eq!(v4, expected);
+        if even.is_some() {
+            assert!(given.iter().all(|relay| relay.port() % 2 == 0));
+        }
+        let lifetime = self.lifetime(user, asked);
+        self.allocations.push(Allocation {
+            client,
+            user,
+            relays: given
+                .iter()
+                .map(|&address| Relay {
+                    address,
+                    ends: self.now + lifetime * 1000,
+                })
+                .collect(),
+            permissions: Vec::new(),
+            channels: Vec::new(),
+        });
+        (0, lifetime)
+    }
+
+    fn refresh(
+        &mut self,
+        (client, user): (usize, usize),
+        asked: Option<u32>,
+        family: Option<u8>,
+    ) -> (u16, u64) {
+        if self.expired(user) && self.on_expiry != OnExpiry::New {
+            return (401, 0);
+        }
+        let Some(index) = self.of_client(client) else {
+            return (437, 0);
+        };
+        if self.allocations[index].user != user {
+            return (441, 0);
+        }
+        let meant = |relay: &Relay| match family {
+            None => true,
+            Some(1) => relay.address.is_ipv4(),
+            Some(2) => relay.address.is_ipv6(),
+            Some(_) => false,
+        };
+        if !self.allocations[index].relays.iter().any(meant) {
+            return (443, 0);
+        }
+        let lifetime = if asked == Some(0) {
+            0
+        } else {
+            self.lifetime(user, asked)
+        };
+        let ends = self.now + lifetime * 1000;
+        for relay in &mut self.allocations[index].relays {
+            if meant(relay) {
+                relay.ends = ends;
+            }
+        }
+        self.clean();
+        (0, lifetime)
+    }
+
+    /// Family before policy.
+    fn judge(&self, index: usize, peer: SocketAddr) -> u16 {
+        let allocation = &self.allocations[index];
+        if !allocation
+            .relays
+            .iter()
+            .any(|relay| relay.address.is_ipv4() == peer.is_ipv4())
+        {
+            return 443;
+        }
+        let special = peer == address(PEERS[4]) || peer == address(PEERS[7]);
+        let denied = self.deny && peer == address(PEERS[2]);
+        if special || denied { 403 } else { 0 }
+    }
+
+    fn permit(&mut self, (client, user): (usize, usize), peers: &[SocketAddr]) -> u16 {
+        let Some(index) = self.of_client(client) else {
+            return 437;
+        };
+        if self.allocations[index].user != user {
+            return 441;
+        }
+        if peers.is_empty() {
+            return 400;
+        }
+        let codes: Vec<u16> = peers.iter().map(|peer| self.judge(index, *peer)).collect();
+        if codes.contains(&443) {
+            return 443;
+        }
+        if codes.contains(&403) {
+            return 403;
+        }
+        let mut after = self.allocations[index].permissions.clone();
+        for peer in peers {
+            after.retain(|(ip, _)| *ip != peer.ip());
+            after.push((peer.ip(), self.now + 300_000));
+        }
+        if after.len() > PERMISSIONS {
+            return 508;
+        }
+        self.allocations[index].permissions = after;
+        0
+    }
+
+    fn bind(&mut self, (client, user): (usize, usize), number: u16, peer: SocketAddr) -> u16 {
+        let Some(index) = self.of_client(client) else {
+            return 437;
+        };
+        if self.allocations[index].user != user {
+            return 441;
+        }
+        let channels = &self.allocations[index].channels;
+        let conflict = channels
+            .iter()
+            .any(|&(bound, to, _)| (bound == number) != (to == peer));
+        if !(0x4000..=0x4FFF).contains(&number) || peer.port() == 0 || conflict {
+            return 400;
+        }
+        let code = self.judge(index, peer);
+        if code != 0 {
+            return code;
+        }
+        let fresh = !channels.iter().any(|&(bound, ..)| bound == number);
+        if fresh && channels.len() >= CHANNELS {
+            return 508;
+        }
+        if self.permit((client, user), &[peer]) != 0 {
+            return 508;
+        }
+        let ends = self.now + 600_000;
+        let channels = &mut self.allocations[index].channels;
+        channels.retain(|&(bound, ..)| bound != number);
+        channels.push((number, peer, ends));
+        0
+    }
+
+    fn admits(allocation: &Allocation, peer: SocketAddr) -> bool {
+        allocation
+            .permissions
+            .iter()
+            .any(|(ip, _)| *ip == peer.ip())
+            || allocation.channels.iter().any(|(_, to, _)| *to == peer)
+    }
+
+    /// From which relay it goes.
+    fn send(&self, client: usize, peer: SocketAddr) -> Option<SocketAddr> {
+        let allocation = &self.allocations[self.of_client(client)?];
+        let relay = allocation
+            .relays
+            .iter()
+            .find(|relay| relay.address.is_ipv4() == peer.is_ipv4())?;
+        (peer.port() != 0 && Self::admits(allocation, peer)).then_some(relay.address)
+    }
+
+    /// From which relay it goes, and where to.
+    fn channel(&self, client: usize, number: u16) -> Option<(SocketAddr, SocketAddr)> {
+        let allocation = &self.allocations[self.of_client(client)?];
+        let (_, peer, _) = allocation
+            .channels
+            .iter()
+            .find(|(bound, ..)| *bound == number)?;
+        let relay = allocation
+            .relays
+            .iter()
+            .find(|relay| relay.address.is_ipv4() == peer.is_ipv4())?;
+        Some((relay.address, *peer))
+    }
+
+    /// To which client it goes, and in which channel, if in one.
+    fn hear(&self, relay: SocketAddr, peer: SocketAddr) -> Option<(usize, Option<u16>)> {
+        let allocation = self
+            .allocations
+            .iter()
+            .find(|allocation| allocation.relays.iter().any(|open| open.address == relay))?;
+        let channel = allocation.channels.iter().find(|(_, to, _)| *to == peer);
+        (Self::admits(allocation, peer))
+            .then_some((allocation.client, channel.map(|found| found.0)))
+    }
+
+    fn reload(&mut self, deny: bool) {
+        self.deny = deny;
+        if deny {
+            let denied = address(PEERS[2]).ip();
+            for allocation in &mut self.allocations {
+                allocation.permissions.retain(|(ip, _)| *ip != denied);
+                allocation
+                    .channels
+                    .retain(|(_, peer, _)| peer.ip() != denied);
+            }
+        }
+    }
+}
+
+/// The machine and its users beside the model.
+struct Pair {
+    turn: Turn,
+    users: Vec<User>,
+    model: Model,
+    /// Every relay there ever was.
+    relays: Vec<SocketAddr>,
+    /// By client address: when it was issued, and what it is.
+    nonces: HashMap<IpAddr, (u64, Vec<u8>)>,
+}
+
+impl Pair {
+    fn new(on_expiry: OnExpiry) -> Self {
+        Self {
+            turn: Turn::with(|settings| change(settings, on_expiry, false)),
+            users: vec![ann(), bob(), vouched("cyd", UNIX + 900, ann().client)],
+            model: Model::new(on_expiry),
+            relays: Vec::new(),
+            nonces: HashMap::new(),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        (client, user): (usize, usize),
+        method: Method,
+        put: impl FnOnce(&mut turnd::stun::Writer<'_>),
+    ) -> Answer {
+        let (from, transport) = CLIENTS[client];
+        let mut user = self.users[user].at(support::client(from, transport));
+        user.nonce = self.nonce(user.client);
+        user.ask(&mut self.turn, method, put)
+    }
+
+    /// A nonce that is good: an old one as long as it can be used.
+    fn nonce(&mut self, client: Client) -> Vec<u8> {
+        let key = client.five_tuple.client.ip();
+        if let Some((issued, nonce)) = self.nonces.get(&key)
+            && self.model.now - issued < 3_600_000
+        {
+            return nonce.clone();
+        }
+        let mut user = ann().at(client);
+        user.greet(&mut self.turn);
+        self.nonces
+            .insert(key, (self.model.now, user.nonce.clone()));
+        user.nonce
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Allocate {
+                client,
+                user,
+                lifetime,
+                families,
+                even,
+            } => {
+                self.allocate((client, user), lifetime, families, even);
+            }
+            Step::Refresh {
+                client,
+                user,
+                lifetime,
+                family,
+            } => {
+                let answer = self.ask((client, user), Method::REFRESH, |writer| {
+                    put_lifetime(writer, lifetime);
+                    if let Some(family) = family {
+                        writer.u8(Attribute::REQUESTED_ADDRESS_FAMILY, family);
+                    }
+                });
+                let expected = self.model.refresh((client, user), lifetime, family);
+                assert_eq!(outcome(&answer), expected);
+            }
+            Step::Permit {
+                client,
+                user,
+                ref peers,
+            } => {
+                let peers: Vec<_> = peers.iter().map(|&peer| self.peer(peer)).collect();
+                let answer = self.ask((client, user), Method::CREATE_PERMISSION, |writer| {
+                    for peer in &peers {
+                        writer.xor_address(Attribute::XOR_PEER_ADDRESS, *peer);
+                    }
+                });
+                assert_eq!(answer.code(), self.model.permit((client, user), &peers));
+            }
+            Step::Bind {
+                client,
+                user,
+                number,
+                peer,
+            } => {
+                let peer = self.peer(peer);
+                let answer = self.ask((client, user), Method::CHANNEL_BIND, |writer| {
+                    writer
+                        .u16(Attribute::CHANNEL_NUMBER, number)
+                        .xor_address(Attribute::XOR_PEER_ADDRESS, peer);
+                });
+                assert_eq!(answer.code(), self.model.bind((client, user), number, peer));
+            }
+            Step::Send { client, peer } => self.send(client, peer),
+            Step::Channel { client, number } => self.channel(client, number),
+            Step::Hear { relay, peer } => self.hear(relay, peer),
+            Step::Wait {
+                milliseconds,
+                timeouts,
+            } => {
+                let duration = std::time::Duration::from_millis(milliseconds);
+                // The two clocks of the machine tick as one, in whole seconds of the wall's.
+                let end = self.model.now + milliseconds;
+                if timeouts {
+                    self.turn.wait(duration);
+                } else {
+                    self.turn.pass(duration);
+                }
+                self.turn.now.unix = UNIX + end / 1000;
+                self.model.now = end;
+                self.model.clean();
+            }
+            Step::Gone { client } => {
+                let (from, transport) = CLIENTS[client];
+                let five_tuple = support::client(from, transport).five_tuple;
+                let Turn {
+                    server,
+                    relays,
+                    now,
+                    ..
+                } = &mut self.turn;
+                server.client_gone(*now, &five_tuple, relays);
+                self.model
+                    .allocations
+                    .retain(|allocation| allocation.client != client);
+            }
+            Step::Reload { deny } => {
+                let on_expiry = self.model.on_expiry;
+                self.turn
+                    .reload(|settings| change(settings, on_expiry, deny));
+                self.model.reload(deny);
+            }
+            Step::Drain(on) => {
+                self.turn.server.drain(on);
+                self.model.drain = on;
+            }
+        }
+    }
+
+    fn allocate(
+        &mut self,
+        who: (usize, usize),
+        lifetime: Option<u32>,
+        families: Families,
+        even: Option<bool>,
+    ) {
+        let answer = self.ask(who, Method::ALLOCATE, |writer| {
+            writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+            put_lifetime(writer, lifetime);
+            match families {
+                Families::Default => {}
+                Families::One(number) => {
+                    writer.u8(Attribute::REQUESTED_ADDRESS_FAMILY, number);
+                }
+                Families::Both => {
+                    writer.u8(Attribute::ADDITIONAL_ADDRESS_FAMILY, 2);
+                }
+            }
+            if let Some(reserve) = even {
+                writer.even_port(reserve);
+            }
+        });
+        let message = answer.message();
+        let given: Vec<_> = message
+            .xor_relayed_addresses()
+            .map(|relay| relay.unwrap())
+            .collect();
+        self.relays.extend(&given);
+        let expected = self.model.allocate(who, lifetime, families, even, &given);
+        assert_eq!(outcome(&answer), expected);
+    }
+
+    fn send(&mut self, client: usize, peer: usize) {
+        let peer = self.peer(peer);
+        let (from, transport) = CLIENTS[client];
+        let bytes = send_indication(self.turn.id(), &peer.to_string(), b"data");
+        let (verdict, _) = self.turn.input(support::client(from, transport), &bytes);
+        let sent = match verdict {
+            Verdict::ToPeer {
+                relay,
+                peer: to,
+                body,
+                ..
+            } => {
+                assert_eq!((to, &bytes[body]), (peer, &b"data"[..]));
+                Some(self.turn.relays.open[&relay])
+            }
+            Verdict::Drop(_) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(sent, self.model.send(client, peer));
+    }
+
+    fn channel(&mut self, client: usize, number: u16) {
+        let (from, transport) = CLIENTS[client];
+        let bytes = channel_data(number, b"data");
+        let (verdict, _) = self.turn.input(support::client(from, transport), &bytes);
+        let sent = match verdict {
+            Verdict::ToPeer {
+                relay, peer, body, ..
+            } => {
+                assert_eq!(&bytes[body], b"data");
+                Some((self.turn.relays.open[&relay], peer))
+            }
+            Verdict::Drop(_) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(sent, self.model.channel(client, number));
+    }
+
+    fn hear(&mut self, relay: usize, peer: usize) {
+        let Some(&relay) = self.relays.get(relay % self.relays.len().max(1)) else {
+            return;
+        };
+        let peer = self.peer(peer);
+        if peer.is_ipv4() != relay.is_ipv4() || peer.port() == 0 {
+            return;
+        }
+        let id = self.turn.relays.at(relay).unwrap_or(RelayId(999));
+        let verdict = self.turn.server.peer_input(self.turn.now, id, peer, 4);
+        let heard = match verdict {
+            Verdict::ToClient {
+                to,
+                head,
+                body,
+                pad,
+            } => {
+                assert_eq!((body, pad), (0..4, 0));
+                let client = CLIENTS
+                    .iter()
+                    .position(|(from, transport)| client(from, *transport) == to)
+                    .unwrap();
+                let bytes = [head.as_slice(), b"data"].concat();
+                let channel = match bytes[0] {
+                    0x40..=0x4F => Some(u16::from_be_bytes([bytes[0], bytes[1]])),
+                    _ => {
+                        assert_eq!(data_indication(&bytes), (peer, b"data".to_vec()));
+                        None
+                    }
+                };
+                Some((client, channel))
+            }
+            Verdict::Drop(cause) => {
+                assert!(matches!(cause, Cause::NoPermission | Cause::UnknownRelay));
+                None
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(heard, self.model.hear(relay, peer));
+    }
+
+    /// One of the peers, or one of the relays that are open.
+    fn peer(&self, number: usize) -> SocketAddr {
+        match PEERS.get(number) {
+            Some(peer) => address(peer),
+            None => {
+                let open: Vec<_> = self
+                    .model
+                    .allocations
+                    .iter()
+                    .flat_map(|allocation| &allocation.relays)
+                    .collect();
+                open.get(number % open.len().max(1))
+                    .map_or(address(PEERS[0]), |relay| relay.address)
+            }
+        }
+    }
+
+    /// What must hold after each step.
+    fn compare(&mut self) {
+        let census = self.turn.server.census(self.turn.now);
+        let model = &self.model;
+        let count = |count: fn(&Allocation) -> usize| {
+            model.allocations.iter().map(count).sum::<usize>() as u64
+        };
+        // What is overdue is still counted until the timeout; it is compared when there is nothing overdue.
+        let late = self
+            .turn
+            .server
+            .poll_timeout()
+            .is_some_and(|at| at <= self.turn.now.instant);
+        if late {
+            return;
+        }
+        assert_eq!(
+            census.permissions,
+            count(|allocation| allocation.permissions.len())
+        );
+        assert_eq!(
+            census.channels,
+            count(|allocation| allocation.channels.len())
+        );
+        let relays = census.allocations.iter().flatten().sum::<u64>();
+        assert_eq!(relays, count(|allocation| allocation.relays.len()));
+        let mut open: Vec<_> = self.turn.relays.open.values().copied().collect();
+        let mut expected: Vec<_> = model
+            .allocations
+            .iter()
+            .flat_map(|allocation| allocation.relays.iter().map(|relay| relay.address))
+            .collect();
+        open.sort();
+        expected.sort();
+        assert_eq!(open, expected);
+        assert_eq!(self.turn.quotas.total() as usize, model.allocations.len());
+        let next = self.turn.server.poll_timeout();
+        let expected = model
+            .allocations
+            .iter()
+            .flat_map(|allocation| allocation.relays.iter().map(|relay| relay.ends))
+            .min();
+        let next = next.map(|at| (at - self.turn.now.instant).as_millis() as u64 + model.now);
+        assert_eq!(next, expected);
+        while self.turn.server.poll_event().is_some() {}
+    }
+}
+
+fn change(settings: &mut Settings, on_expiry: OnExpiry, deny: bool) {
+    settings.on_expiry = on_expiry;
+    settings.limits.per_user = PER_USER as u32;
+    settings.limits.total = TOTAL as u32;
+    settings.limits.permissions = PERMISSIONS;
+    settings.limits.channels = CHANNELS;
+    settings.limits.unauthenticated_replies = 0;
+    settings.peers = peers(&[], if deny { &[DENIED] } else { &[] });
+}
+
+fn put_lifetime(writer: &mut turnd::stun::Writer<'_>, lifetime: Option<u32>) {
+    if let Some(lifetime) = lifetime {
+        writer.u32(Attribute::LIFETIME, lifetime);
+    }
+}
+
+fn outcome(answer: &Answer) -> (u16, u64) {
+    match answer.code() {
+        0 => (0, answer.lifetime().into()),
+        code => (code, 0),
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    // Mostly the first client, user and peers, so that what was made is met again.
+    let client = prop_oneof![3 => Just(0), 2 => 0..CLIENTS.len()];
+    let user = prop_oneof![8 => Just(0usize), 1 => Just(1usize), 3 => Just(2usize)];
+    let peer = prop_oneof![2 => 0usize..3, 1 => 0..PEERS.len() + 2];
+    let number = prop_oneof![
+        8 => 0x4000u16..0x4003,
+        1 => prop::sample::select(vec![0x3FFF, 0x4FFF, 0x5000]),
+    ];
+    let lifetime = prop_oneof![
+        3 => Just(None),
+        2 => (600u32..4000).prop_map(Some),
+        1 => prop::sample::select(vec![Some(0), Some(1), Some(599), Some(u32::MAX)]),
+    ];
+    let families = prop_oneof![
+        3 => Just(Families::Default),
+        3 => Just(Families::Both),
+        1 => (0u8..4).prop_map(Families::One),
+    ];
+    let family = prop_oneof![3 => Just(None), 3 => (1u8..=2).prop_map(Some), 1 => Just(Some(7))];
+    let even = prop_oneof![4 => Just(None), 1 => any::<bool>().prop_map(Some)];
+    let milliseconds = prop_oneof![
+        0u64..2000,
+        0u64..400_000,
+        prop::sample::select(vec![299_999, 300_000, 599_999, 600_000, 960_000]),
+    ];
+    prop_oneof![
+        6 => (client.clone(), user.clone(), lifetime.clone(), families, even).prop_map(
+            |(client, user, lifetime, families, even)| Step::Allocate {
+                client, user, lifetime, families, even,
+            }
+        ),
+        3 => (client.clone(), user.clone(), lifetime, family).prop_map(
+            |(client, user, lifetime, family)| Step::Refresh { client, user, lifetime, family }
+        ),
+        6 => (client.clone(), user.clone(), prop::collection::vec(peer.clone(), 0..4)).prop_map(
+            |(client, user, peers)| Step::Permit { client, user, peers }
+        ),
+        6 => (client.clone(), user, number.clone(), peer.clone()).prop_map(
+            |(client, user, number, peer)| Step::Bind { client, user, number, peer }
+        ),
+        8 => (client.clone(), peer.clone()).prop_map(|(client, peer)| Step::Send { client, peer }),
+        8 => (client.clone(), number).prop_map(|(client, number)| Step::Channel { client, number }),
+        10 => (0usize..8, peer).prop_map(|(relay, peer)| Step::Hear { relay, peer }),
+        3 => (milliseconds, any::<bool>()).prop_map(
+            |(milliseconds, timeouts)| Step::Wait { milliseconds, timeouts }
+        ),
+        1 => client.prop_map(|client| Step::Gone { client }),
+        1 => any::<bool>().prop_map(|deny| Step::Reload { deny }),
+        1 => prop::bool::weighted(0.2).prop_map(Step::Drain),
+    ]
+}
+
+fn on_expiry() -> impl Strategy<Value = OnExpiry> {
+    prop::sample::select(vec![OnExpiry::New, OnExpiry::Refresh, OnExpiry::Cut])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_machine_does_what_the_model_does(
+        on_expiry in on_expiry(),
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        let mut pair = Pair::new(on_expiry);
+        for step in &steps {
+            pair.step(step);
+            pair.compare();
+        }
+    }
+}
+
+/// The model is of use only if its steps succeed and fail in every way they can.
+#[test]
+fn the_steps_reach_what_they_are_for() {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+
+    let mut codes = std::collections::BTreeSet::new();
+    let (mut sent, mut heard, mut in_channel, mut halves) = (0, 0, 0, 0);
+    let mut runner = TestRunner::deterministic();
+    for _ in 0..100 {
+        let steps = prop::collection::vec(step(), 100..101)
+            .new_tree(&mut runner)
+            .unwrap()
+            .current();
+        let mut model = Model::new(OnExpiry::Refresh);
+        let mut port = 50_000;
+        for step in steps {
+            match step {
+                Step::Allocate {
+                    client,
+                    user,
+                    lifetime,
+                    families,
+                    even,
+                } => {
+                    port += 2;
+                    let v4 = SocketAddr::new(address(SERVER_V4).ip(), port);
+                    let v6 = SocketAddr::new(address(SERVER_V6).ip(), port);
+                    let given: &[_] = match families {
+                        Families::Both => &[v4, v6],
+                        Families::One(2) => &[v6],
+                        Families::Default | Families::One(_) => &[v4],
+                    };
+                    codes.insert(
+                        model
+                            .allocate((client, user), lifetime, families, even, given)
+                            .0,
+                    );
+                }
+                Step::Refresh {
+                    client,
+                    user,
+                    lifetime,
+                    family,
+                } => {
+                    codes.insert(model.refresh((client, user), lifetime, family).0);
+                    let half = |allocation: &Allocation| {
+                        allocation.relays.len() == 1
+                            && Family::of(allocation.relays[0].address.ip()) == Family::V6
+                    };
+                    halves += usize::from(family == Some(1) && model.allocations.iter().any(half));
+                }
+                Step::Permit {
+                    client,
+                    user,
+                    peers,
+                } => {
+                    let peers: Vec<_> = peers
+                        .iter()
+                        .map(|&peer| address(PEERS[peer % PEERS.len()]))
+                        .collect();
+                    codes.insert(model.permit((client, user), &peers));
+                }
+                Step::Bind {
+                    client,
+                    user,
+                    number,
+                    peer,
+                } => {
+                    let peer = address(PEERS[peer % PEERS.len()]);
+                    codes.insert(model.bind((client, user), number, peer));
+                }
+                Step::Send { client, peer } => {
+                    let peer = address(PEERS[peer % PEERS.len()]);
+                    sent += usize::from(model.send(client, peer).is_some());
+                }
+                Step::Hear { peer, .. } => {
+                    let peer = address(PEERS[peer % PEERS.len()]);
+                    for allocation in &model.allocations {
+                        if let Some(found) = model.hear(allocation.relays[0].address, peer) {
+                            heard += 1;
+                            in_channel += usize::from(found.1.is_some());
+                        }
+                    }
+                }
+                Step::Wait { milliseconds, .. } => {
+                    model.now += milliseconds;
+                    model.clean();
+                }
+                Step::Channel { .. } | Step::Gone { .. } | Step::Reload { .. } | Step::Drain(_) => {
+                }
+            }
+        }
+    }
+    let all = [0, 400, 401, 403, 437, 440, 441, 443, 486, 508];
+    assert_eq!(codes.into_iter().collect::<Vec<_>>(), all);
+    assert!(
+        sent > 100 && heard > 100 && in_channel > 50 && halves > 5,
+        "{sent} {heard} {in_channel} {halves}"
+    );
+}
