@@ -402,15 +402,24 @@ impl Model {
 
     fn reload(&mut self, deny: bool) {
         self.deny = deny;
-        if deny {
-            let denied = address(PEERS[2]).ip();
-            for allocation in &mut self.allocations {
+        let unix = self.seconds_now();
+        for allocation in &mut self.allocations {
+            if deny {
+                let denied = address(PEERS[2]).ip();
                 allocation.permissions.retain(|(ip, _)| *ip != denied);
                 allocation
                     .channels
                     .retain(|(_, peer, _)| peer.ip() != denied);
             }
+            // The end of the credentials is a whole second, reckoned anew.
+            if let (OnExpiry::Cut, Some(end)) = (self.on_expiry, EXPIRIES[allocation.user]) {
+                let ends = self.now + (UNIX + end + 60).saturating_sub(unix) * 1000;
+                for relay in &mut allocation.relays {
+                    relay.ends = relay.ends.min(ends);
+                }
+            }
         }
+        self.clean();
     }
 }
 

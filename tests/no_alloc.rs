@@ -1,0 +1,189 @@
+//! Relaying allocates nothing: not a byte of heap for a packet, whichever way and form it takes.
+
+#![allow(
+    unsafe_code,
+    reason = "an allocator that counts can only be written so"
+)]
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use support::*;
+use turnd::stun::{Attribute, Method};
+use turnd::turn::{RelayId, Transport, Verdict};
+
+/// Counts what the thread that asks allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: everything is done by the system's allocator; counting allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        BYTES.set(BYTES.get().wrapping_add(layout.size()));
+        // SAFETY: the caller keeps the contract of `alloc`, which is the system's.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        BYTES.set(BYTES.get().wrapping_sub(layout.size()));
+        // SAFETY: the pointer came from the system's allocator.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+fn allocations(work: impl FnOnce()) -> usize {
+    let before = ALLOCATIONS.get();
+    work();
+    ALLOCATIONS.get() - before
+}
+
+#[test]
+fn the_allocator_counts() {
+    assert_eq!(allocations(|| drop(Box::new(7))), 1);
+}
+
+#[test]
+fn a_relayed_packet_allocates_nothing() {
+    for transport in Transport::ALL {
+        for from in ["198.51.100.1:1000", "[2001:db8::9]:1000"] {
+            let mut turn = Turn::new();
+            let mut ann = ann().at(client(from, transport));
+            ann.allocate_with(&mut turn, |writer| {
+                writer.u8(Attribute::ADDITIONAL_ADDRESS_FAMILY, 2);
+            });
+            let relays: Vec<RelayId> = turn.relays.open.keys().copied().collect();
+            for (relay, peer, other) in [
+                (relays[0], PEER, "52.1.2.3:9"),
+                (relays[1], PEER_V6, "[2600:1::1]:9"),
+            ] {
+                let channel = 0x4000 + relay.0 as u16;
+                assert_eq!(ann.bind(&mut turn, channel, peer), 0);
+                let data = [7; 1200];
+                let in_channel = channel_data(channel, &data);
+                let send = send_indication(turn.id(), peer, &data);
+                let (peer, other) = (address(peer), address(other));
+                let mut reply = Vec::new();
+                let Turn {
+                    server,
+                    relays,
+                    now,
+                    ..
+                } = &mut turn;
+
+                let count = allocations(|| {
+                    for _ in 0..100 {
+                        for bytes in [&in_channel, &send] {
+                            let verdict =
+                                server.client_input(*now, ann.client, bytes, relays, &mut reply);
+                            assert!(matches!(verdict, Verdict::ToPeer { .. }));
+                        }
+                        for peer in [peer, other] {
+                            let verdict = server.peer_input(*now, relay, peer, data.len());
+                            assert!(matches!(verdict, Verdict::ToClient { .. }));
+                        }
+                    }
+                });
+                assert_eq!(count, 0, "{transport:?} from {from}");
+            }
+        }
+    }
+}
+
+#[test]
+fn binding_and_what_is_dropped_allocate_nothing() {
+    let mut turn = Turn::with(|settings| settings.limits.unauthenticated_replies = 100);
+    let binding = request(turn.id(), Method::BINDING, |_| {});
+    let challenge = request(turn.id(), Method::ALLOCATE, |writer| {
+        writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+    });
+    let data = channel_data(0x4000, b"x");
+    let mut reply = Vec::with_capacity(1500);
+    let from = ann().client;
+    let Turn {
+        server,
+        relays,
+        now,
+        ..
+    } = &mut turn;
+    let count = allocations(|| {
+        for bytes in [&binding, &challenge, &data].into_iter().cycle().take(900) {
+            reply.clear();
+            server.client_input(*now, from, bytes, relays, &mut reply);
+        }
+    });
+    assert_eq!(count, 0);
+}
+
+/// What an idle allocation costs: its struct, its names and keys, and its places in the indexes.
+#[test]
+fn an_idle_allocation_is_small() {
+    const COUNT: usize = 10_000;
+    let mut turn = Turn::with(|settings| {
+        settings.limits.per_user = u32::MAX;
+        settings.limits.per_client = u32::MAX;
+        settings.limits.unauthenticated_replies = 0;
+    });
+    let mut user = vouched("0123456789abcdef", UNIX + 3600, ann().client);
+    user.greet(&mut turn);
+    // The fake relays' own memory is not the machine's: it is left out by opening them beforehand.
+    let requests: Vec<_> = (0..COUNT)
+        .map(|n| {
+            let client = udp(&format!("198.51.100.1:{}", 1000 + n));
+            let bytes = user.signed(turn.id(), Method::ALLOCATE, |writer| {
+                writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+            });
+            (client, bytes)
+        })
+        .collect();
+    let mut reply = Vec::with_capacity(4096);
+    let mut relays = Ready(0);
+    let Turn { server, now, .. } = &mut turn;
+    let before = BYTES.get();
+    for (client, bytes) in &requests {
+        reply.clear();
+        let verdict = server.client_input(*now, *client, bytes, &mut relays, &mut reply);
+        assert!(matches!(verdict, Verdict::Reply(reply) if reply.code == 0));
+        while server.poll_event().is_some() {}
+    }
+    let each = (BYTES.get() - before) / COUNT;
+    assert!(each <= 600, "{each} bytes");
+}
+
+/// Relays without any memory.
+struct Ready(u32);
+
+impl turnd::turn::Relays for Ready {
+    fn open(
+        &mut self,
+        _: turnd::turn::Want,
+    ) -> Result<turnd::turn::Relay, turnd::turn::NoCapacity> {
+        let id = RelayId(self.0);
+        self.0 += 1;
+        let port = 1024 + self.0 as u16;
+        Ok(turnd::turn::Relay {
+            id,
+            address: std::net::SocketAddr::new(address(SERVER_V4).ip(), port),
+            reserved: None,
+        })
+    }
+
+    fn close(&mut self, _: RelayId) {}
+
+    fn reach(&self, _: std::net::SocketAddr) -> turnd::turn::Reach {
+        turnd::turn::Reach::Outside
+    }
+
+    fn families(&self) -> turnd::turn::Families {
+        turnd::turn::Families { v4: true, v6: true }
+    }
+}
