@@ -1041,10 +1041,26 @@ fn c1_channel_numbers_are_0x4000_to_0x4fff() {
         let peer = format!("52.1.2.3:{}", number / 16 + 1);
         assert_eq!(ann.bind(&mut turn, number, &peer), code, "{number:#x}");
     }
-    for first in 80..=255u8 {
+    for first in 80..=127u8 {
+        let cause = turn.silent(ann.client, &[first, 0, 0, 0]);
+        assert_eq!(cause, Cause::NoChannel);
+    }
+    for first in 128..=255u8 {
         let cause = turn.silent(ann.client, &[first, 0, 0, 0]);
         assert_eq!(cause, Cause::NotTurn);
     }
+}
+
+/// The numbers of RFC 5766, for the clients that still draw from all of them.
+#[test]
+fn c1_channel_numbers_of_rfc_5766_on_request() {
+    let mut turn = Turn::with(|settings| settings.rfc5766_channels = true);
+    let mut ann = ann();
+    let relay = ann.relay(&mut turn);
+    assert_eq!(ann.bind(&mut turn, 0x8000, PEER), 400);
+    assert_eq!(ann.bind(&mut turn, 0x3FFF, PEER), 400);
+    assert_eq!(ann.bind(&mut turn, 0x7FFF, PEER), 0);
+    assert!(turn.peer_sends(relay, PEER, b"data").is_ok());
 }
 
 #[test]

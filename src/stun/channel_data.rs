@@ -14,18 +14,25 @@ use std::ops::Range;
 
 use super::reader::Reader;
 
-/// A number a channel may have: 0x4000..=0x4FFF.
+/// A number a channel may have on the wire: 0x4000..=0x7FFF.
+///
+/// RFC 8656 gives channels the numbers up to 0x4FFF; clients of RFC 5766 use the others, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChannelNumber(u16);
 
 impl ChannelNumber {
     /// `None` outside the range \[C1\].
     pub const fn new(number: u16) -> Option<Self> {
-        if number >> 12 == 4 {
+        if number >> 14 == 1 {
             Some(Self(number))
         } else {
             None
         }
+    }
+
+    /// Whether RFC 8656 has this number, or only RFC 5766 \[C1\].
+    pub const fn is_rfc8656(self) -> bool {
+        self.0 >> 12 == 4
     }
 
     /// The number as on the wire.
@@ -80,13 +87,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c1_channel_numbers_are_0x4000_to_0x4fff() {
+    fn c1_channel_numbers_are_0x4000_to_0x7fff_the_first_quarter_rfc_8656s() {
         for number in 0..=u16::MAX {
-            let good = (0x4000..=0x4FFF).contains(&number);
-            assert_eq!(
-                ChannelNumber::new(number).map(ChannelNumber::get),
-                good.then_some(number)
-            );
+            let good = (0x4000..=0x7FFF).contains(&number);
+            let parsed = ChannelNumber::new(number);
+            assert_eq!(parsed.map(ChannelNumber::get), good.then_some(number));
+            let current = (0x4000..=0x4FFF).contains(&number);
+            assert_eq!(parsed.is_some_and(ChannelNumber::is_rfc8656), current);
         }
     }
 

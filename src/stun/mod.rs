@@ -58,7 +58,7 @@ pub use writer::{Writer, data_indication_head};
 pub enum Kind {
     /// 0..=3: a STUN message.
     Stun,
-    /// 64..=79: ChannelData of a channel 0x4000..=0x4FFF.
+    /// 64..=127: ChannelData of a channel 0x4000..=0x7FFF.
     ChannelData,
     /// Anything else, and no bytes at all: to be dropped.
     Other,
@@ -69,7 +69,7 @@ impl Kind {
     pub fn of(bytes: &[u8]) -> Self {
         match bytes.first() {
             Some(0..=3) => Self::Stun,
-            Some(64..=79) => Self::ChannelData,
+            Some(64..=127) => Self::ChannelData,
             _ => Self::Other,
         }
     }
@@ -95,7 +95,7 @@ mod tests {
         for first in 0..=255u8 {
             let expected = match first {
                 0..=3 => Kind::Stun,
-                64..=79 => Kind::ChannelData,
+                64..=127 => Kind::ChannelData,
                 _ => Kind::Other,
             };
             assert_eq!(Kind::of(&[first, 0xFF]), expected, "{first}");

@@ -46,6 +46,7 @@ impl Request<'_> {
     pub(super) fn channel_number(&self) -> Result<ChannelNumber, Reject> {
         optional(self.message.channel_number())?
             .and_then(ChannelNumber::new)
+            .filter(|number| number.is_rfc8656() || self.settings.rfc5766_channels)
             .ok_or(Reject::BadRequest)
     }
 

@@ -18,6 +18,8 @@ pub struct Settings {
     pub password_algorithms: PasswordAlgorithms,
     /// What happens to a running allocation when its credentials expire.
     pub on_expiry: OnExpiry,
+    /// Whether clients may bind the channel numbers 0x5000 to 0x7FFF, which RFC 8656 took away from RFC 5766.
+    pub rfc5766_channels: bool,
     /// SOFTWARE of authenticated answers to Allocate and Refresh. At most 127 characters.
     pub software: Option<String>,
     /// The longest lifetime that an allocation is granted at once.
@@ -36,6 +38,7 @@ impl Settings {
             nonce_keys,
             password_algorithms: PasswordAlgorithms::Md5,
             on_expiry: OnExpiry::Refresh,
+            rfc5766_channels: false,
             software: None,
             max_lifetime: Duration::from_secs(3600),
             limits: Limits::default(),
