@@ -92,6 +92,8 @@ pub(crate) fn peer_of(client: usize, channels: usize, channel: usize) -> usize {
 const PEERS: usize = 500_000;
 /// Users that the clients share among them.
 const USERS: usize = 1024;
+/// Credentials end at midnight, so that one client has the same name whenever it asks.
+const DAY: u64 = 86_400;
 /// Dialogues at a time.
 const AT_ONCE: usize = 64;
 const RETRANSMIT_AFTER: u64 = 300_000_000;
@@ -104,7 +106,7 @@ impl<'a> Crowd<'a> {
             server,
             secret,
             accounts: vec![None; USERS],
-            expiry: sys::unix_time() + 86_400,
+            expiry: (sys::unix_time() / DAY + 2) * DAY,
             dialogues: (0..AT_ONCE).map(|_| None).collect(),
             outbox: Batch::new(AT_ONCE, 512, false),
             inbox: Batch::new(AT_ONCE, 2048, false),
@@ -119,6 +121,20 @@ impl<'a> Crowd<'a> {
     /// Sends clients in until it is enough, and waits for the last of them. No client comes twice.
     pub(crate) fn run(&mut self, script: Script, until: Until) -> io::Result<Outcome> {
         self.script = script;
+        self.converse(Step::Ask, until)
+    }
+
+    /// Gives the allocations of the first clients back, whoever made them.
+    pub(crate) fn release(&mut self, clients: usize) -> io::Result<Outcome> {
+        self.script = Script {
+            channels: 0,
+            release: true,
+        };
+        self.next_client = 0;
+        self.converse(Step::Release, Until::Clients(clients))
+    }
+
+    fn converse(&mut self, first: Step, until: Until) -> io::Result<Outcome> {
         let start = sys::now();
         let mut outcome = Outcome::default();
         let mut started = 0;
@@ -134,7 +150,7 @@ impl<'a> Crowd<'a> {
                     && !enough
                     && !matches!(until, Until::Clients(count) if started >= count)
                 {
-                    self.begin(slot, now);
+                    self.begin(slot, first, now);
                     started += 1;
                 }
                 if self.dialogues[slot].is_some() {
@@ -152,10 +168,10 @@ impl<'a> Crowd<'a> {
         Ok(outcome)
     }
 
-    fn begin(&mut self, slot: usize, now: u64) {
+    fn begin(&mut self, slot: usize, first: Step, now: u64) {
         let dialogue = Dialogue {
             client: self.next_client,
-            step: Step::Ask,
+            step: first,
             challenge: Challenge::default(),
             relayed: None,
             sent_at: 0,
@@ -164,7 +180,7 @@ impl<'a> Crowd<'a> {
         };
         self.next_client += 1;
         self.dialogues[slot] = Some(dialogue);
-        self.say(slot, Step::Ask, now);
+        self.say(slot, first, now);
     }
 
     /// Sends the request of a step.
@@ -184,13 +200,13 @@ impl<'a> Crowd<'a> {
                 .peer(peer(index)),
             Step::Release => Message::new(REFRESH, id).lifetime(0),
         };
-        dialogue.request = match step {
-            Step::Ask => message.finish(),
-            Step::Allocate | Step::Permit | Step::Bind(_) | Step::Release => {
-                let challenge = &dialogue.challenge;
-                let account = self.account(dialogue.client, &challenge.realm);
-                message.sign(account, challenge).finish()
-            }
+        let challenge = &dialogue.challenge;
+        // Who has not been asked for credentials yet has no realm to make them with.
+        dialogue.request = if step == Step::Ask || challenge.nonce.is_empty() {
+            message.finish()
+        } else {
+            let account = self.account(dialogue.client, &challenge.realm);
+            message.sign(account, challenge).finish()
         };
         dialogue.sent_at = now;
         dialogue.tries = 1;
@@ -284,6 +300,10 @@ impl<'a> Crowd<'a> {
             (Step::Bind(index), kind, _) if kind == CHANNEL_BIND | SUCCESS => {
                 after_bind(script, index + 1)
             }
+            (Step::Release, _, Some(401)) if dialogue.challenge.nonce.is_empty() => {
+                dialogue.challenge = answer.challenge().unwrap_or_default();
+                Some(Step::Release)
+            }
             (Step::Release, kind, _) if kind == REFRESH | SUCCESS => None,
             (step, kind, error) => {
                 outcome.fail(format!("answer {kind:#06x} ({error:?}) to {step:?}"));
@@ -326,8 +346,9 @@ fn id(slot: usize, dialogue: &Dialogue) -> Id {
         Step::Ask => 0,
         Step::Allocate => 1,
         Step::Permit => 2,
-        Step::Release => 3,
-        Step::Bind(index) => 4 + index,
+        Step::Release if dialogue.challenge.nonce.is_empty() => 3,
+        Step::Release => 4,
+        Step::Bind(index) => 5 + index,
     };
     let mut id = *b"load\0\0\0\0\0\0\0\0";
     id[4..8].copy_from_slice(&(dialogue.client as u32).to_be_bytes());

@@ -58,6 +58,14 @@ impl Field {
         Ok(self.pair)
     }
 
+    /// Makes the clients' socket hear everything again, whatever sink it was.
+    pub(crate) fn open_ears(&self) -> io::Result<()> {
+        match SockRef::from(&self.clients).detach_filter() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The transport address of a client.
     pub(crate) fn client(&self, index: usize) -> SocketAddrV4 {
         SocketAddrV4::new(client_address(index), self.client_port)

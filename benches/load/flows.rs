@@ -31,6 +31,7 @@ pub(crate) fn establish(
             channels,
             release: false,
         };
+        server.clients += allocations;
         sessions.extend(live(
             crowd.run(script, Until::Clients(allocations))?,
             allocations,

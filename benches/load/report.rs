@@ -289,15 +289,25 @@ fn columns(samples: &[&Sample], basis: Basis) -> String {
     let throughputs = throughputs(samples);
     let middle = |of: fn(&Throughput) -> f64| median(throughputs.iter().map(of));
     match samples[0] {
-        Sample::Throughput(_) => format!(
-            "{:>11}{:>11}{:>9}{:>8.3}%{:>6.0}%{:>6.0}%{spread}",
-            grouped(middle(|one| one.per_second)),
-            grouped(middle(Throughput::per_cpu_second)),
-            grouped(middle(|one| one.nanoseconds)),
-            100.0 * middle(|one| one.loss),
-            100.0 * middle(|one| one.busy),
-            100.0 * middle(|one| one.generator_idle),
-        ),
+        Sample::Throughput(_) => {
+            let nanoseconds = middle(|one| one.nanoseconds);
+            let or_unknown = |text: String| {
+                if nanoseconds > 0.0 {
+                    text
+                } else {
+                    "-".to_owned()
+                }
+            };
+            format!(
+                "{:>11}{:>11}{:>9}{:>8.3}%{:>7}{:>6.0}%{spread}",
+                grouped(middle(|one| one.per_second)),
+                or_unknown(grouped(middle(Throughput::per_cpu_second))),
+                or_unknown(grouped(nanoseconds)),
+                100.0 * middle(|one| one.loss),
+                or_unknown(format!("{:.0}%", 100.0 * middle(|one| one.busy))),
+                100.0 * middle(|one| one.generator_idle),
+            )
+        }
         Sample::Channels { .. } => {
             let pairs = samples.iter().filter_map(|sample| {
                 if let Sample::Channels { one, many } = sample {

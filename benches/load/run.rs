@@ -95,28 +95,44 @@ pub(crate) fn run(
         | Load::Memory
         | Load::Latency => Field::open()?,
     };
-    let sample = match load {
-        Load::Bindings => bindings(server, &field, nanoseconds, window)?,
-        Load::Cycles => cycles(server, &field, nanoseconds)?,
-        Load::Relay(relay) => {
-            let sessions = establish(server, &field, &[(relay.allocations, relay.channels)])?;
-            probe(server, &field, &flows(&sessions, relay), relay)?;
-            set_sinks(&field, relay)?;
-            let mut lanes = lanes(server, &field, &sessions, relay)?;
-            Sample::Throughput(saturate(
-                server,
-                &mut lanes,
-                nanoseconds,
-                window.get_or_insert(relay.window),
-            )?)
+    let sample = measure(server, &field, load, nanoseconds, window);
+    let strays = field::empty(&field.clients) + field::empty(&field.peers);
+    if server.kind == Kind::Running && server.clients > 0 {
+        // Nobody ends this server after the run, so it gets its ports back.
+        field.open_ears()?;
+        let mut crowd = Crowd::new(&field, server.address, &server.secret);
+        let outcome = crowd.release(server.clients)?;
+        if let (Ok(_), Some(complaint)) = (&sample, outcome.complaint) {
+            return Err(format!("giving back: {complaint}").into());
         }
-        Load::Channels => channels(server, &field, nanoseconds)?,
-        Load::Memory => memory(server, &field)?,
-        Load::Latency => latency(server, &field, nanoseconds)?,
-    };
-    match field::empty(&field.clients) + field::empty(&field.peers) {
-        0 => Ok(sample),
+    }
+    match strays {
+        0 => sample,
         strays => Err(format!("{strays} datagrams came that were not as they must be").into()),
+    }
+}
+
+fn measure(
+    server: &mut Server,
+    field: &Field,
+    load: Load,
+    nanoseconds: u64,
+    window: &mut Option<u64>,
+) -> Result<Sample, Box<dyn Error>> {
+    match load {
+        Load::Bindings => bindings(server, field, nanoseconds, window),
+        Load::Cycles => cycles(server, field, nanoseconds),
+        Load::Relay(relay) => {
+            let sessions = establish(server, field, &[(relay.allocations, relay.channels)])?;
+            probe(server, field, &flows(&sessions, relay), relay)?;
+            set_sinks(field, relay)?;
+            let mut lanes = lanes(server, field, &sessions, relay)?;
+            let window = window.get_or_insert(relay.window);
+            saturate(server, &mut lanes, nanoseconds, window).map(Sample::Throughput)
+        }
+        Load::Channels => channels(server, field, nanoseconds),
+        Load::Memory => memory(server, field),
+        Load::Latency => latency(server, field, nanoseconds),
     }
 }
 
@@ -247,6 +263,7 @@ fn channels(
     field: &Field,
     nanoseconds: u64,
 ) -> Result<Sample, Box<dyn Error>> {
+    server.pid.ok_or("the process is not known")?;
     let kinds = [Relay::with_channels(1), Relay::with_channels(64)];
     let sessions = establish(server, field, &[(1, 1), (1, 64)])?;
     for (session, relay) in sessions.iter().zip(kinds) {
@@ -277,8 +294,9 @@ fn middle(mut samples: Vec<Throughput>) -> Throughput {
 const FIRST_ALLOCATIONS: usize = 100;
 const IDLE_ALLOCATIONS: usize = 2000;
 
-fn memory(server: &Server, field: &Field) -> Result<Sample, Box<dyn Error>> {
+fn memory(server: &mut Server, field: &Field) -> Result<Sample, Box<dyn Error>> {
     let pid = server.pid.ok_or("the process is not known")?;
+    server.clients = FIRST_ALLOCATIONS + IDLE_ALLOCATIONS;
     let script = Script {
         channels: 1,
         release: false,

@@ -93,6 +93,8 @@ pub(crate) struct Server {
     pub(crate) secret: Vec<u8>,
     /// Whose processor time and memory count, if known.
     pub(crate) pid: Option<u32>,
+    /// How many clients, from the first on, have an allocation.
+    pub(crate) clients: usize,
     process: Option<Process>,
 }
 
@@ -129,6 +131,7 @@ impl Server {
                     address,
                     secret,
                     pid,
+                    clients: 0,
                     process: None,
                 };
                 server.wait_until_ready()?;
@@ -233,6 +236,7 @@ impl Server {
             address,
             secret: Vec::new(),
             pid,
+            clients: 0,
             process,
         })
     }
@@ -256,6 +260,7 @@ impl Server {
             address,
             secret,
             pid,
+            clients: 0,
             process: Some(Process {
                 child,
                 folder,
