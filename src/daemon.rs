@@ -164,6 +164,7 @@ async fn serve(
     check_relay_addresses(&parts)?;
     let signals = Signals::new()?;
     let status = Arc::new(Status {
+        started: host.unix,
         log_lines_dropped: logging.dropped(),
         ..Status::default()
     });

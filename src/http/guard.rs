@@ -16,8 +16,8 @@ use tokio::time::{Sleep, sleep};
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
-/// How long a connection lives, whatever it does.
-const LIFETIME: Duration = Duration::from_secs(10);
+/// How long a connection lives, whatever it does: a page takes half of it at most.
+const LIFETIME: Duration = Duration::from_secs(3);
 
 /// The listener.
 pub(super) struct Guarded {

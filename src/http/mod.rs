@@ -40,6 +40,8 @@ pub struct Settings {
 /// What the pages tell beside the workers' counters. Written by the daemon.
 #[derive(Debug, Default)]
 pub struct Status {
+    /// When the process started, in seconds since 1970.
+    pub started: i64,
     /// Are new calls welcome?
     pub ready: AtomicBool,
     /// Is the last reload of the configuration not in force, since it was bad?
@@ -157,5 +159,122 @@ async fn readiness(State(source): State<Source>) -> (StatusCode, &'static str) {
             StatusCode::SERVICE_UNAVAILABLE,
             "not ready: starting, or draining\n",
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::AtomicUsize;
+
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    async fn text(response: Response) -> (StatusCode, String) {
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn workers_that_hang_cost_a_page_and_no_more() {
+        let source = Source::new(1, Arc::default(), pending::<Snapshot>);
+        let (status, body) = text(metrics(State(source)).await).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+    }
+
+    #[tokio::test]
+    async fn scrapers_wait_for_each_other() {
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (inside, peak) = (Arc::clone(&now), Arc::clone(&most));
+        let source = Source::new(1, Arc::default(), move || {
+            let (inside, peak) = (Arc::clone(&inside), Arc::clone(&peak));
+            async move {
+                peak.fetch_max(
+                    inside.fetch_add(1, Ordering::Relaxed) + 1,
+                    Ordering::Relaxed,
+                );
+                tokio::task::yield_now().await;
+                inside.fetch_sub(1, Ordering::Relaxed);
+                Snapshot::default()
+            }
+        });
+        let scrapes: Vec<_> = (0..50)
+            .map(|_| tokio::spawn(metrics(State(source.clone()))))
+            .collect();
+        for scrape in scrapes {
+            assert_eq!(scrape.await.unwrap().status(), StatusCode::OK);
+        }
+        assert_eq!(most.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn health_is_every_worker_and_readiness_is_a_flag() {
+        let status = Arc::new(Status::default());
+        let answering = |workers| Snapshot {
+            workers,
+            ..Snapshot::default()
+        };
+        let source = Source::new(2, Arc::clone(&status), move || async move { answering(1) });
+        assert_eq!(
+            health(State(source)).await.0,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        let source = Source::new(2, Arc::clone(&status), move || async move { answering(2) });
+        assert_eq!(health(State(source.clone())).await.0, StatusCode::OK);
+        assert_eq!(
+            readiness(State(source.clone())).await.0,
+            StatusCode::SERVICE_UNAVAILABLE
+        );
+        status.ready.store(true, Ordering::Relaxed);
+        assert_eq!(readiness(State(source)).await.0, StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn the_page_has_a_help_and_a_type_for_every_metric_and_closed_labels_only() {
+        let source = Source::new(0, Arc::default(), || async { Snapshot::default() });
+        let (_, page) = text(metrics(State(source)).await).await;
+        let names: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        for name in [
+            "turn_allocations",
+            "turn_relayed_bytes_total",
+            "turn_dropped_packets_total",
+            "turn_config_stale",
+            "process_open_fds",
+        ] {
+            assert!(names.contains(&name), "{name}");
+        }
+        for line in page.lines().filter(|line| !line.starts_with('#')) {
+            let name = line.split(['{', ' ']).next().unwrap();
+            let is_known = |suffix: &str| {
+                name.strip_suffix(suffix)
+                    .is_some_and(|name| names.contains(&name))
+            };
+            assert!(
+                ["", "_bucket", "_sum", "_count"].into_iter().any(is_known),
+                "{line}"
+            );
+            let labels = line.split(['{', '}']).nth(1).unwrap_or("");
+            for label in labels.split(',').filter(|label| !label.is_empty()) {
+                let known = [
+                    "transport",
+                    "family",
+                    "direction",
+                    "reason",
+                    "method",
+                    "code",
+                    "result",
+                    "kind",
+                    "le",
+                    "version",
+                ];
+                assert!(known.contains(&label.split('=').next().unwrap()), "{line}");
+            }
+        }
+        assert!(page.lines().count() < 600, "the page has a bound");
     }
 }

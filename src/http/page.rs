@@ -23,7 +23,7 @@ pub(super) fn render(snapshot: &Snapshot, status: &Status) -> prometheus::Result
     page.requests(&snapshot.cells);
     page.sockets(&snapshot.cells);
     page.server(snapshot, status);
-    page.process();
+    page.process(status.started);
     TextEncoder::new().encode_to_string(&page.families)
 }
 
@@ -167,7 +167,7 @@ impl Page {
     fn server(&mut self, snapshot: &Snapshot, status: &Status) {
         let ports = snapshot.ports;
         self.one_gauge(
-            "turn_port_pool_total",
+            "turn_port_pool_size",
             "Relay ports there are.",
             ports.total as f64,
         );
@@ -222,10 +222,12 @@ impl Page {
         self.push(build);
     }
 
-    fn process(&mut self) {
+    fn process(&mut self, started: i64) {
         for (name, help, value) in process::counters() {
             self.one_counter(name, help, value);
         }
+        let help = "When the process started, in seconds since 1970.";
+        self.one_gauge("process_start_time_seconds", help, started as f64);
         for (name, help, value) in process::gauges() {
             self.one_gauge(name, help, value);
         }
