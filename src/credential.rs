@@ -112,7 +112,7 @@ fn reachable(listener: IpAddr, relays: &[RelayAddress]) -> IpAddr {
             .iter()
             .find(|relay| relay.advertised.is_ipv4() == listener.is_ipv4());
         return same_family
-            .or(relays.first())
+            .or_else(|| relays.first())
             .map_or(listener, |relay| relay.advertised);
     }
     relays

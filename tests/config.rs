@@ -1,4 +1,5 @@
 //! The configuration: what it accepts, how it tells what it does not, and that its manual is complete.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};

@@ -138,7 +138,7 @@ impl Assembly<'_> {
         self.report.warning(key, Complaint::new(what, remedy));
     }
 
-    fn listeners(&mut self) -> Vec<Listen> {
+    fn listeners(&self) -> Vec<Listen> {
         if let Some(listeners) = &self.config.listen {
             return listeners.clone();
         }

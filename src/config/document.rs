@@ -189,7 +189,7 @@ pub(super) fn read(sources: &Sources) -> (Table, Report) {
 
 impl Origin {
     fn file(path: &Path, text: String) -> Self {
-        let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+        let directory = path.parent().map(Path::to_owned).unwrap_or_default();
         Self {
             name: path.display().to_string(),
             text,

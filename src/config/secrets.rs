@@ -124,12 +124,12 @@ fn read_limited(path: &Path, file: File) -> Result<Secret, Complaint> {
 
 fn unreadable(path: &Path, error: &io::Error) -> Complaint {
     let shown = path.display();
-    let remedy = match error.kind() {
-        io::ErrorKind::NotFound => format!("make it: (umask 077; turnd genkey > {shown})"),
-        io::ErrorKind::PermissionDenied => format!(
-            "make it readable for the user that runs turnd: chown USER {shown}; chmod 0600 {shown}"
-        ),
-        _ => "give the path of a file that holds the secret".to_owned(),
+    let remedy = if error.kind() == io::ErrorKind::NotFound {
+        format!("make it: (umask 077; turnd genkey > {shown})")
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        format!("give it to the user that runs turnd: chown USER {shown}; chmod 0600 {shown}")
+    } else {
+        "give the path of a file that holds the secret".to_owned()
     };
     Complaint::new(format!("{shown} cannot be read: {error}"), remedy)
 }
@@ -227,18 +227,14 @@ pub fn password_weakness(name: &str, password: &[u8]) -> Option<String> {
 
 /// How many characters the password seems to be chosen from.
 fn alphabet(password: &[u8]) -> f64 {
-    let kinds: [(fn(&u8) -> bool, u32); 4] = [
-        (u8::is_ascii_lowercase, 26),
-        (u8::is_ascii_uppercase, 26),
-        (u8::is_ascii_digit, 10),
-        (|byte| !byte.is_ascii_alphanumeric(), 20),
+    let kinds = [
+        (password.iter().any(u8::is_ascii_lowercase), 26),
+        (password.iter().any(u8::is_ascii_uppercase), 26),
+        (password.iter().any(u8::is_ascii_digit), 10),
+        (!password.iter().all(u8::is_ascii_alphanumeric), 20),
     ];
-    let size = kinds
-        .iter()
-        .filter(|(is, _)| password.iter().any(is))
-        .map(|(_, size)| size)
-        .sum::<u32>();
-    f64::from(size.max(2))
+    let sizes = kinds.iter().filter(|(occurs, _)| *occurs);
+    f64::from(sizes.map(|(_, size)| size).sum::<u32>()).max(2.0)
 }
 
 #[cfg(test)]

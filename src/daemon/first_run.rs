@@ -23,89 +23,90 @@ pub(super) fn welcome(config: &Config, parts: &Parts, host: &Host) {
 }
 
 fn greeting(config: &Config, parts: &Parts, host: &Host) -> String {
-    let listeners: Vec<String> = parts
-        .plane
-        .listeners
-        .iter()
-        .map(|listen| format!("{} {}", listen.transport.label(), listen.address))
-        .collect();
-    let relays: Vec<String> = parts
-        .plane
-        .relay
+    let mut text = String::from("turnd relays calls on this host.\n\n");
+    what_is_on(&mut text, parts, host);
+    what_to_paste(&mut text, parts, host);
+    what_is_off(&mut text, config);
+    text
+}
+
+fn what_is_on(text: &mut String, parts: &Parts, host: &Host) {
+    let listeners = parts.plane.listeners.iter();
+    let listeners =
+        listeners.map(|listen| format!("{} {}", listen.transport.label(), listen.address));
+    line(
+        text,
+        "clients come in at",
+        &listeners.collect::<Vec<_>>().join(", "),
+    );
+    let relay = &parts.plane.relay;
+    let addresses = relay
         .addresses
         .iter()
-        .map(|relay| relay.advertised.to_string())
-        .collect();
-    let ports = &parts.plane.relay.ports;
-    let mut text = String::from("turnd relays calls on this host.\n\n");
-    line(&mut text, "clients come in at", &listeners.join(", "));
+        .map(|relay| relay.advertised.to_string());
+    let addresses = addresses.collect::<Vec<_>>().join(" and ");
+    let (first, last) = (relay.ports.start(), relay.ports.end());
     line(
-        &mut text,
+        text,
         "relays are at",
-        &format!(
-            "{}, ports {}-{}",
-            relays.join(" and "),
-            ports.start(),
-            ports.end()
-        ),
+        &format!("{addresses}, UDP ports {first}-{last}"),
     );
     if let Some(remark) = remark(parts) {
-        line(&mut text, "", remark);
+        line(text, "", remark);
     }
     if parts.own_secret {
+        let file = host.state.own_secret();
         line(
-            &mut text,
+            text,
             "shared secret",
-            &format!(
-                "{} (made by turnd, for its eyes alone)",
-                host.state.own_secret().display()
-            ),
+            &format!("{} (made by turnd, for its eyes alone)", file.display()),
         );
     }
+}
+
+fn what_to_paste(text: &mut String, parts: &Parts, host: &Host) {
     if let Some(secret) = parts.secrets.first() {
         let urls = Urls::new(None, &parts.plane.listeners, &parts.plane.relay.addresses);
         let credential = Credential::mint(secret, "first-run", TTL, host.unix);
         let _ = write!(
             text,
-            "\nPaste this into two pages; it is good for an hour. With iceTransportPolicy: \"relay\" beside iceServers, every\n\
-             call goes through this server.\n\n{}\n",
+            "\nPaste this into two pages; it is good for an hour. With iceTransportPolicy: \"relay\"\n\
+             beside iceServers, every call goes through this server.\n\n{}\n",
             urls.script(&credential)
         );
         line(
-            &mut text,
+            text,
             "more of these",
             "turnd credential --user alice --ttl 1h --js",
         );
     }
     line(
-        &mut text,
+        text,
         "your own settings",
         "turnd show-config --defaults > turnd.toml; turnd --config turnd.toml",
     );
-    text.push_str("\nOff:\n");
+}
+
+fn what_is_off(text: &mut String, config: &Config) {
+    text.push_str("\nOff, and how to turn it on:\n");
     if config.tls.is_none() {
         line(
-            &mut text,
+            text,
             "TLS",
             "a certificate under [tls], and a [[listen]] with transport = \"tls\"",
         );
     }
     if config.metrics.is_none() {
-        line(
-            &mut text,
-            "metrics",
-            "turnd --set metrics.listen=127.0.0.1:9641",
-        );
+        line(text, "metrics", "turnd --set metrics.listen=127.0.0.1:9641");
     }
     if config.peers.allow.is_empty() {
         line(
-            &mut text,
+            text,
             "private peers",
-            "refused, as is this host itself; turnd --set peers.allow=10.1.0.0/16 opens a network",
+            "turnd --set peers.allow=10.1.0.0/16 opens a network to every user",
         );
     }
     text.push('\n');
-    text
 }
 
 /// What the way the relay address was found means for who can call.

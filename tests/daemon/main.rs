@@ -1,4 +1,5 @@
 //! The binary as a process: what it tells the service manager, the operator and the log, and how it ends.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod process;
 #[path = "../wire/mod.rs"]
@@ -111,7 +112,7 @@ fn the_first_run_prints_what_to_paste_and_it_works() {
     for part in [
         "new RTCPeerConnection({",
         &format!("\"turn:{udp}?transport=udp\""),
-        "Off:",
+        "Off, and how to turn it on:",
         "TLS",
         "metrics",
     ] {
