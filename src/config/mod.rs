@@ -76,6 +76,8 @@ pub struct Server {
     pub realm: String,
     /// Is SOFTWARE sent in authenticated answers?
     pub software: bool,
+    /// May clients bind the channel numbers that RFC 8656 took away?
+    pub rfc5766_channels: bool,
     /// Threads; `None`: one for each core.
     pub workers: Option<NonZeroUsize>,
     /// How long SIGTERM waits for calls to end.

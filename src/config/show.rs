@@ -50,9 +50,10 @@ impl Config {
         let server = &self.server;
         writeln!(
             f,
-            "[server]\nrealm = {}\nsoftware = {}",
+            "[server]\nrealm = {}\nsoftware = {}\nrfc5766_channels = {}",
             text(&server.realm),
-            server.software
+            server.software,
+            server.rfc5766_channels
         )?;
         match server.workers {
             Some(number) => writeln!(f, "workers = {number}")?,

@@ -131,6 +131,7 @@ fn start_turnd(rig: &Rig) -> (Child, UnixDatagram) {
         r#"
 [server]
 realm = "{NAME}"
+rfc5766_channels = true
 {listen}
 [relay]
 addresses = ["{RELAY}", "fd99::1"]
