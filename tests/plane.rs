@@ -179,7 +179,7 @@ fn t2_a_reserved_port_is_redeemed_from_another_transport_and_worker() {
             });
             (answer.code() == 0)
                 .then(|| answer.message().xor_relayed_address().unwrap().unwrap())
-                .ok_or(answer.code())
+                .ok_or_else(|| answer.code())
         };
         assert_eq!(
             redeem(Client::tcp(plane.tcp)),

@@ -1,5 +1,6 @@
 //! A TURN client over real sockets, blocking and plain, and a plane to talk to.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
