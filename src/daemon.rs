@@ -415,7 +415,10 @@ impl Daemon<'_> {
         systemd::stopping("waiting for calls to end");
         self.plane.drain(true).await;
         let end = Instant::now() + patience;
-        info!(seconds = patience.as_secs(), "draining");
+        info!(
+            seconds = patience.as_secs(),
+            "draining; a second signal ends at once"
+        );
         loop {
             let snapshot = self.plane.snapshot().await;
             let allocations: u64 = snapshot.census.allocations.as_flattened().iter().sum();
