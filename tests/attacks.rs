@@ -561,6 +561,63 @@ fn a30_no_lifetime_is_longer_than_the_maximum() {
 
 // A40-A42: parsing
 
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// A38: whatever is done to messages that were good, nothing panics, and no answer is long.
+    #[test]
+    fn a38_damaged_messages_do_no_harm(
+        damages in prop::collection::vec((0usize..9, any::<prop::sample::Index>(), any::<u8>(), 0u8..4), 100),
+    ) {
+        let mut turn = Turn::new();
+        let mut ann = ann();
+        ann.relay(&mut turn);
+        ann.bind(&mut turn, 0x4000, PEER);
+        let corpus = [
+            ann.signed(turn.id(), Method::ALLOCATE, |writer| {
+                writer.u8(Attribute::REQUESTED_TRANSPORT, 17).even_port(true).fingerprint();
+            }),
+            ann.signed(turn.id(), Method::REFRESH, |writer| {
+                writer.u32(Attribute::LIFETIME, 1);
+            }),
+            ann.signed(turn.id(), Method::CREATE_PERMISSION, |writer| {
+                writer.xor_address(Attribute::XOR_PEER_ADDRESS, address(PEER));
+            }),
+            ann.signed(turn.id(), Method::CHANNEL_BIND, |writer| {
+                writer
+                    .u16(Attribute::CHANNEL_NUMBER, 0x4001)
+                    .xor_address(Attribute::XOR_PEER_ADDRESS, address(PEER_V6));
+            }),
+            send_indication(turn.id(), PEER, b"data"),
+            channel_data(0x4000, b"data"),
+            request(turn.id(), Method::BINDING, |_| {}),
+            request(turn.id(), Method::ALLOCATE, |writer| {
+                writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+            }),
+            vec![],
+        ];
+        for (which, place, byte, damage) in damages {
+            let mut bytes = corpus[which].clone();
+            match damage {
+                0 if !bytes.is_empty() => {
+                    let at = place.index(bytes.len());
+                    bytes[at] = byte;
+                }
+                1 => bytes.truncate(place.index(bytes.len() + 1)),
+                2 => bytes.insert(place.index(bytes.len() + 1), byte),
+                _ => bytes.extend(vec![byte; place.index(2000)]),
+            }
+            for transport in [Transport::Udp, Transport::Tcp] {
+                let from = client("198.51.100.1:1000", transport);
+                let (_, reply) = turn.input(from, &bytes);
+                prop_assert!(reply.len() <= 548);
+            }
+        }
+        // No damaged request has touched what ann has.
+        prop_assert_eq!(ann.channel(&mut turn, 0x4000, PEER, b"x"), Ok(()));
+    }
+}
+
 #[test]
 fn a40_the_first_of_two_attributes_counts() {
     let mut turn = Turn::new();

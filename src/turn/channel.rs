@@ -1,7 +1,11 @@
 //! Channels (RFC 8656 §12).
 
-use std::net::SocketAddr;
+use std::hash::{BuildHasher, Hasher};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
 
 use crate::stun::ChannelNumber;
 
@@ -46,13 +50,13 @@ impl Server {
     }
 }
 
-/// The channels of an allocation: one list, searched both ways.
+/// The channels of an allocation: one list, searched both ways, and either way as fast for many as for one.
 #[derive(Debug, Default)]
 pub(super) struct Channels {
     /// Sorted by number.
     list: Vec<Channel>,
-    /// Places in the list, sorted by the peers there.
-    by_peer: Vec<u16>,
+    /// Places in the list, by the peers there.
+    by_peer: HashTable<u16>,
 }
 
 #[derive(Debug)]
@@ -66,18 +70,17 @@ impl Channels {
     /// The peer that a channel leads to.
     #[inline]
     pub(super) fn by_number(&self, number: ChannelNumber, now: Instant) -> Option<SocketAddr> {
-        let channel = &self.list[self.find(number).ok()?];
+        let channel = self.list.get(self.find(number).ok()?)?;
         (channel.expires > now).then_some(channel.peer)
     }
 
     /// The channel that leads to a peer.
     #[inline]
     pub(super) fn by_peer(&self, peer: SocketAddr, now: Instant) -> Option<ChannelNumber> {
-        let place = self
-            .by_peer
-            .binary_search_by(|&place| self.list[usize::from(place)].peer.cmp(&peer))
-            .ok()?;
-        let channel = &self.list[usize::from(self.by_peer[place])];
+        let place = self.by_peer.find(hash(peer), |&place| {
+            self.list[usize::from(place)].peer == peer
+        })?;
+        let channel = &self.list[usize::from(*place)];
         (channel.expires > now).then_some(channel.number)
     }
 
@@ -99,7 +102,7 @@ impl Channels {
         limit: usize,
     ) -> Result<(), Reject> {
         self.list.retain(|channel| channel.expires > now);
-        self.sort_by_peer();
+        self.index();
         if self.find(number).is_err() && self.list.len() >= limit {
             return Err(Reject::Capacity);
         }
@@ -117,13 +120,13 @@ impl Channels {
             Ok(place) => self.list[place] = channel,
             Err(place) => self.list.insert(place, channel),
         }
-        self.sort_by_peer();
+        self.index();
     }
 
     /// Drops the channels of all peers but those `keep` names.
     pub(super) fn retain(&mut self, keep: impl Fn(SocketAddr) -> bool) {
         self.list.retain(|channel| keep(channel.peer));
-        self.sort_by_peer();
+        self.index();
     }
 
     /// How many have not expired.
@@ -134,19 +137,41 @@ impl Channels {
             .count()
     }
 
+    /// Most clients count their channels up from the first number, and then the number is the place.
+    #[inline]
     fn find(&self, number: ChannelNumber) -> Result<usize, usize> {
-        self.list
-            .binary_search_by(|channel| channel.number.cmp(&number))
+        let guess = usize::from(number.get() & 0xFFF);
+        match self.list.get(guess) {
+            Some(channel) if channel.number == number => Ok(guess),
+            _ => self
+                .list
+                .binary_search_by(|channel| channel.number.cmp(&number)),
+        }
     }
 
-    /// Puts the second order right after the list has changed. No more places than channel numbers: 0x1000.
-    fn sort_by_peer(&mut self) {
-        let list = &self.list;
+    /// Puts the index right after the list has changed. No more places than channel numbers: 0x1000.
+    fn index(&mut self) {
         self.by_peer.clear();
-        self.by_peer.extend(0..list.len() as u16);
-        self.by_peer
-            .sort_unstable_by_key(|&place| list[usize::from(place)].peer);
+        for (place, channel) in (0u16..).zip(&self.list) {
+            self.by_peer
+                .insert_unique(hash(channel.peer), place, |&place| {
+                    hash(self.list[usize::from(place)].peer)
+                });
+        }
     }
+}
+
+/// Not seeded: whoever looks for peers that collide slows down its own few channels.
+#[inline]
+fn hash(peer: SocketAddr) -> u64 {
+    let address = match peer.ip() {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    let mut hasher = FixedState::default().build_hasher();
+    hasher.write_u128(address);
+    hasher.write_u16(peer.port());
+    hasher.finish()
 }
 
 /// RFC 8656 §12.
