@@ -465,11 +465,11 @@ fn a21_stripped_or_altered_algorithms_are_400() {
 }
 
 #[test]
-fn a24_without_a_good_nonce_no_integrity_is_computed_that_cannot_be_answered() {
+fn a24_without_a_good_nonce_even_the_right_key_is_paid_for_as_a_stranger() {
     let mut turn = Turn::with(|settings| settings.limits.unauthenticated_replies = 1);
     let mut ann = ann();
     ann.greet(&mut turn);
-    // The budget is spent. A right signature under a made-up nonce is not even looked at ...
+    // The budget is spent. A right signature under a made-up nonce could not be answered ...
     let mut forged = ann.clone();
     forged.nonce = b"made up".to_vec();
     let bytes = forged.signed(turn.id(), Method::ALLOCATE, |_| {});

@@ -1,69 +1,47 @@
 //! The machine against a model of it that is as naive as can be: lists that are searched from end to end, and every
 //! rule of RFC 8656 written down where it applies. Both are given the same random operations.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 use support::*;
 use turnd::stun::{Attribute, Method};
-use turnd::turn::{Cause, Client, Family, OnExpiry, RelayId, Settings, Transport, Verdict};
+use turnd::turn::{Cause, Client, OnExpiry, RelayId, Settings, Transport, Verdict};
 
 /// Something that happens. Numbers choose among the few clients, users, peers and relays that there are.
 #[derive(Clone, Debug)]
 enum Step {
-    Allocate {
-        client: usize,
-        user: usize,
-        lifetime: Option<u32>,
-        families: Families,
-        even: Option<bool>,
-    },
-    Refresh {
-        client: usize,
-        user: usize,
-        lifetime: Option<u32>,
-        family: Option<u8>,
-    },
-    Permit {
-        client: usize,
-        user: usize,
-        peers: Vec<usize>,
-    },
-    Bind {
-        client: usize,
-        user: usize,
-        number: u16,
-        peer: usize,
-    },
-    Send {
-        client: usize,
-        peer: usize,
-    },
-    Channel {
-        client: usize,
-        number: u16,
-    },
-    Hear {
-        relay: usize,
-        peer: usize,
-    },
-    Wait {
-        milliseconds: u64,
-        timeouts: bool,
-    },
-    Gone {
-        client: usize,
-    },
-    Reload {
-        deny: bool,
-    },
+    /// With a lifetime, families and EVEN-PORT.
+    Allocate(Who, Option<u32>, Families, Option<bool>),
+    /// With a lifetime and a family.
+    Refresh(Who, Option<u32>, Option<u8>),
+    Permit(Who, Vec<usize>),
+    /// A channel and its peer.
+    Bind(Who, u16, usize),
+    /// From a client to a peer.
+    Send(usize, usize),
+    /// From a client, in a channel.
+    Channel(usize, u16),
+    /// At a relay, from a peer.
+    Hear(usize, usize),
+    /// Milliseconds, and whether the timeouts in them are handled.
+    Wait(u64, bool),
+    /// A client's connection is closed.
+    Gone(usize),
+    /// With or without a prefix denied.
+    Reload(bool),
     Drain(bool),
 }
+
+/// A client and a user.
+type Who = (usize, usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Families {
@@ -184,7 +162,7 @@ impl Model {
     /// The code, and the lifetime if it succeeds. The addresses are the real ones, which the model cannot know.
     fn allocate(
         &mut self,
-        (client, user): (usize, usize),
+        (client, user): Who,
         asked: Option<u32>,
         families: Families,
         even: Option<bool>,
@@ -244,7 +222,7 @@ impl Model {
 
     fn refresh(
         &mut self,
-        (client, user): (usize, usize),
+        (client, user): Who,
         asked: Option<u32>,
         family: Option<u8>,
     ) -> (u16, u64) {
@@ -296,7 +274,7 @@ impl Model {
         if special || denied { 403 } else { 0 }
     }
 
-    fn permit(&mut self, (client, user): (usize, usize), peers: &[SocketAddr]) -> u16 {
+    fn permit(&mut self, (client, user): Who, peers: &[SocketAddr]) -> u16 {
         let Some(index) = self.of_client(client) else {
             return 437;
         };
@@ -325,7 +303,7 @@ impl Model {
         0
     }
 
-    fn bind(&mut self, (client, user): (usize, usize), number: u16, peer: SocketAddr) -> u16 {
+    fn bind(&mut self, (client, user): Who, number: u16, peer: SocketAddr) -> u16 {
         let Some(index) = self.of_client(client) else {
             return 437;
         };
@@ -432,6 +410,19 @@ struct Pair {
     relays: Vec<SocketAddr>,
     /// By client address: when it was issued, and what it is.
     nonces: HashMap<IpAddr, (u64, Vec<u8>)>,
+    reached: Reached,
+}
+
+/// What the steps have led to, to know that they are of use.
+#[derive(Debug, Default)]
+struct Reached {
+    codes: BTreeSet<u16>,
+    sent: usize,
+    sent_in_channel: usize,
+    heard: usize,
+    heard_in_channel: usize,
+    /// Dual allocations of which one half was left.
+    halves: usize,
 }
 
 impl Pair {
@@ -442,19 +433,21 @@ impl Pair {
             model: Model::new(on_expiry),
             relays: Vec::new(),
             nonces: HashMap::new(),
+            reached: Reached::default(),
         }
     }
 
     fn ask(
         &mut self,
-        (client, user): (usize, usize),
+        (client, user): Who,
         method: Method,
         put: impl FnOnce(&mut turnd::stun::Writer<'_>),
     ) -> Answer {
-        let (from, transport) = CLIENTS[client];
-        let mut user = self.users[user].at(support::client(from, transport));
+        let mut user = self.users[user].at(way(client));
         user.nonce = self.nonce(user.client);
-        user.ask(&mut self.turn, method, put)
+        let answer = user.ask(&mut self.turn, method, put);
+        self.reached.codes.insert(answer.code());
+        answer
     }
 
     /// A nonce that is good: an old one as long as it can be used.
@@ -474,91 +467,24 @@ impl Pair {
 
     fn step(&mut self, step: &Step) {
         match *step {
-            Step::Allocate {
-                client,
-                user,
-                lifetime,
-                families,
-                even,
-            } => {
-                self.allocate((client, user), lifetime, families, even);
+            Step::Allocate(who, lifetime, families, even) => {
+                self.allocate(who, lifetime, families, even);
             }
-            Step::Refresh {
-                client,
-                user,
-                lifetime,
-                family,
-            } => {
-                let answer = self.ask((client, user), Method::REFRESH, |writer| {
-                    put_lifetime(writer, lifetime);
-                    if let Some(family) = family {
-                        writer.u8(Attribute::REQUESTED_ADDRESS_FAMILY, family);
-                    }
-                });
-                let expected = self.model.refresh((client, user), lifetime, family);
-                assert_eq!(outcome(&answer), expected);
+            Step::Refresh(who, lifetime, family) => self.refresh(who, lifetime, family),
+            Step::Permit(who, ref peers) => self.permit(who, peers),
+            Step::Bind(who, number, peer) => self.bind(who, number, peer),
+            Step::Send(client, peer) => self.send(client, peer),
+            Step::Channel(client, number) => self.channel(client, number),
+            Step::Hear(relay, peer) => self.hear(relay, peer),
+            Step::Wait(milliseconds, timeouts) => self.wait(milliseconds, timeouts),
+            Step::Gone(client) => {
+                let five_tuple = way(client).five_tuple;
+                let (server, relays) = (&mut self.turn.server, &mut self.turn.relays);
+                server.client_gone(self.turn.now, &five_tuple, relays);
+                let allocations = &mut self.model.allocations;
+                allocations.retain(|allocation| allocation.client != client);
             }
-            Step::Permit {
-                client,
-                user,
-                ref peers,
-            } => {
-                let peers: Vec<_> = peers.iter().map(|&peer| self.peer(peer)).collect();
-                let answer = self.ask((client, user), Method::CREATE_PERMISSION, |writer| {
-                    for peer in &peers {
-                        writer.xor_address(Attribute::XOR_PEER_ADDRESS, *peer);
-                    }
-                });
-                assert_eq!(answer.code(), self.model.permit((client, user), &peers));
-            }
-            Step::Bind {
-                client,
-                user,
-                number,
-                peer,
-            } => {
-                let peer = self.peer(peer);
-                let answer = self.ask((client, user), Method::CHANNEL_BIND, |writer| {
-                    writer
-                        .u16(Attribute::CHANNEL_NUMBER, number)
-                        .xor_address(Attribute::XOR_PEER_ADDRESS, peer);
-                });
-                assert_eq!(answer.code(), self.model.bind((client, user), number, peer));
-            }
-            Step::Send { client, peer } => self.send(client, peer),
-            Step::Channel { client, number } => self.channel(client, number),
-            Step::Hear { relay, peer } => self.hear(relay, peer),
-            Step::Wait {
-                milliseconds,
-                timeouts,
-            } => {
-                let duration = std::time::Duration::from_millis(milliseconds);
-                // The two clocks of the machine tick as one, in whole seconds of the wall's.
-                let end = self.model.now + milliseconds;
-                if timeouts {
-                    self.turn.wait(duration);
-                } else {
-                    self.turn.pass(duration);
-                }
-                self.turn.now.unix = UNIX + end / 1000;
-                self.model.now = end;
-                self.model.clean();
-            }
-            Step::Gone { client } => {
-                let (from, transport) = CLIENTS[client];
-                let five_tuple = support::client(from, transport).five_tuple;
-                let Turn {
-                    server,
-                    relays,
-                    now,
-                    ..
-                } = &mut self.turn;
-                server.client_gone(*now, &five_tuple, relays);
-                self.model
-                    .allocations
-                    .retain(|allocation| allocation.client != client);
-            }
-            Step::Reload { deny } => {
+            Step::Reload(deny) => {
                 let on_expiry = self.model.on_expiry;
                 self.turn
                     .reload(|settings| change(settings, on_expiry, deny));
@@ -571,9 +497,59 @@ impl Pair {
         }
     }
 
+    fn refresh(&mut self, who: Who, lifetime: Option<u32>, family: Option<u8>) {
+        let answer = self.ask(who, Method::REFRESH, |writer| {
+            put_lifetime(writer, lifetime);
+            if let Some(family) = family {
+                writer.u8(Attribute::REQUESTED_ADDRESS_FAMILY, family);
+            }
+        });
+        let expected = self.model.refresh(who, lifetime, family);
+        assert_eq!(outcome(&answer), expected);
+        let half = |allocation: &Allocation| {
+            allocation.relays.len() == 1 && allocation.relays[0].address.is_ipv6()
+        };
+        self.reached.halves +=
+            usize::from(family == Some(1) && self.model.allocations.iter().any(half));
+    }
+
+    fn permit(&mut self, who: Who, peers: &[usize]) {
+        let peers: Vec<_> = peers.iter().map(|&peer| self.peer(peer)).collect();
+        let answer = self.ask(who, Method::CREATE_PERMISSION, |writer| {
+            for peer in &peers {
+                writer.xor_address(Attribute::XOR_PEER_ADDRESS, *peer);
+            }
+        });
+        assert_eq!(answer.code(), self.model.permit(who, &peers));
+    }
+
+    fn bind(&mut self, who: Who, number: u16, peer: usize) {
+        let peer = self.peer(peer);
+        let answer = self.ask(who, Method::CHANNEL_BIND, |writer| {
+            writer
+                .u16(Attribute::CHANNEL_NUMBER, number)
+                .xor_address(Attribute::XOR_PEER_ADDRESS, peer);
+        });
+        assert_eq!(answer.code(), self.model.bind(who, number, peer));
+    }
+
+    fn wait(&mut self, milliseconds: u64, timeouts: bool) {
+        let duration = std::time::Duration::from_millis(milliseconds);
+        let end = self.model.now + milliseconds;
+        if timeouts {
+            self.turn.wait(duration);
+        } else {
+            self.turn.pass(duration);
+        }
+        // The two clocks of the machine tick as one, the wall's in whole seconds.
+        self.turn.now.unix = UNIX + end / 1000;
+        self.model.now = end;
+        self.model.clean();
+    }
+
     fn allocate(
         &mut self,
-        who: (usize, usize),
+        who: Who,
         lifetime: Option<u32>,
         families: Families,
         even: Option<bool>,
@@ -606,9 +582,8 @@ impl Pair {
 
     fn send(&mut self, client: usize, peer: usize) {
         let peer = self.peer(peer);
-        let (from, transport) = CLIENTS[client];
         let bytes = send_indication(self.turn.id(), &peer.to_string(), b"data");
-        let (verdict, _) = self.turn.input(support::client(from, transport), &bytes);
+        let (verdict, _) = self.turn.input(way(client), &bytes);
         let sent = match verdict {
             Verdict::ToPeer {
                 relay,
@@ -622,13 +597,13 @@ impl Pair {
             Verdict::Drop(_) => None,
             other => panic!("{other:?}"),
         };
+        self.reached.sent += usize::from(sent.is_some());
         assert_eq!(sent, self.model.send(client, peer));
     }
 
     fn channel(&mut self, client: usize, number: u16) {
-        let (from, transport) = CLIENTS[client];
         let bytes = channel_data(number, b"data");
-        let (verdict, _) = self.turn.input(support::client(from, transport), &bytes);
+        let (verdict, _) = self.turn.input(way(client), &bytes);
         let sent = match verdict {
             Verdict::ToPeer {
                 relay, peer, body, ..
@@ -639,6 +614,7 @@ impl Pair {
             Verdict::Drop(_) => None,
             other => panic!("{other:?}"),
         };
+        self.reached.sent_in_channel += usize::from(sent.is_some());
         assert_eq!(sent, self.model.channel(client, number));
     }
 
@@ -660,9 +636,8 @@ impl Pair {
                 pad,
             } => {
                 assert_eq!((body, pad), (0..4, 0));
-                let client = CLIENTS
-                    .iter()
-                    .position(|(from, transport)| client(from, *transport) == to)
+                let client = (0..CLIENTS.len())
+                    .find(|&client| way(client) == to)
                     .unwrap();
                 let bytes = [head.as_slice(), b"data"].concat();
                 let channel = match bytes[0] {
@@ -680,6 +655,11 @@ impl Pair {
             }
             other => panic!("{other:?}"),
         };
+        match heard {
+            Some((_, Some(_))) => self.reached.heard_in_channel += 1,
+            Some((_, None)) => self.reached.heard += 1,
+            None => {}
+        }
         assert_eq!(heard, self.model.hear(relay, peer));
     }
 
@@ -695,7 +675,7 @@ impl Pair {
                     .flat_map(|allocation| &allocation.relays)
                     .collect();
                 open.get(number % open.len().max(1))
-                    .map_or(address(PEERS[0]), |relay| relay.address)
+                    .map_or_else(|| address(PEERS[0]), |relay| relay.address)
             }
         }
     }
@@ -758,6 +738,12 @@ fn change(settings: &mut Settings, on_expiry: OnExpiry, deny: bool) {
     settings.peers = peers(&[], if deny { &[DENIED] } else { &[] });
 }
 
+/// A client's way to the server.
+fn way(client: usize) -> Client {
+    let (from, transport) = CLIENTS[client];
+    support::client(from, transport)
+}
+
 fn put_lifetime(writer: &mut turnd::stun::Writer<'_>, lifetime: Option<u32>) {
     if let Some(lifetime) = lifetime {
         writer.u32(Attribute::LIFETIME, lifetime);
@@ -787,7 +773,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let families = prop_oneof![
         3 => Just(Families::Default),
-        3 => Just(Families::Both),
+        4 => Just(Families::Both),
         1 => (0u8..4).prop_map(Families::One),
     ];
     let family = prop_oneof![3 => Just(None), 3 => (1u8..=2).prop_map(Some), 1 => Just(Some(7))];
@@ -797,29 +783,22 @@ fn step() -> impl Strategy<Value = Step> {
         0u64..400_000,
         prop::sample::select(vec![299_999, 300_000, 599_999, 600_000, 960_000]),
     ];
+    let who = (client.clone(), user);
     prop_oneof![
-        6 => (client.clone(), user.clone(), lifetime.clone(), families, even).prop_map(
-            |(client, user, lifetime, families, even)| Step::Allocate {
-                client, user, lifetime, families, even,
-            }
-        ),
-        3 => (client.clone(), user.clone(), lifetime, family).prop_map(
-            |(client, user, lifetime, family)| Step::Refresh { client, user, lifetime, family }
-        ),
-        6 => (client.clone(), user.clone(), prop::collection::vec(peer.clone(), 0..4)).prop_map(
-            |(client, user, peers)| Step::Permit { client, user, peers }
-        ),
-        6 => (client.clone(), user, number.clone(), peer.clone()).prop_map(
-            |(client, user, number, peer)| Step::Bind { client, user, number, peer }
-        ),
-        8 => (client.clone(), peer.clone()).prop_map(|(client, peer)| Step::Send { client, peer }),
-        8 => (client.clone(), number).prop_map(|(client, number)| Step::Channel { client, number }),
-        10 => (0usize..8, peer).prop_map(|(relay, peer)| Step::Hear { relay, peer }),
-        3 => (milliseconds, any::<bool>()).prop_map(
-            |(milliseconds, timeouts)| Step::Wait { milliseconds, timeouts }
-        ),
-        1 => client.prop_map(|client| Step::Gone { client }),
-        1 => any::<bool>().prop_map(|deny| Step::Reload { deny }),
+        6 => (who.clone(), lifetime.clone(), families, even)
+            .prop_map(|(who, lifetime, families, even)| Step::Allocate(who, lifetime, families, even)),
+        4 => (who.clone(), prop_oneof![2 => lifetime, 1 => Just(Some(0))], family)
+            .prop_map(|(who, lifetime, family)| Step::Refresh(who, lifetime, family)),
+        6 => (who.clone(), prop::collection::vec(peer.clone(), 0..4))
+            .prop_map(|(who, peers)| Step::Permit(who, peers)),
+        6 => (who, number.clone(), peer.clone())
+            .prop_map(|(who, number, peer)| Step::Bind(who, number, peer)),
+        8 => (client.clone(), peer.clone()).prop_map(|(client, peer)| Step::Send(client, peer)),
+        8 => (client.clone(), number).prop_map(|(client, number)| Step::Channel(client, number)),
+        10 => (0usize..8, peer).prop_map(|(relay, peer)| Step::Hear(relay, peer)),
+        3 => (milliseconds, any::<bool>()).prop_map(|(length, timeouts)| Step::Wait(length, timeouts)),
+        1 => client.prop_map(Step::Gone),
+        1 => any::<bool>().prop_map(Step::Reload),
         1 => prop::bool::weighted(0.2).prop_map(Step::Drain),
     ]
 }
@@ -844,104 +823,31 @@ proptest! {
     }
 }
 
-/// The model is of use only if its steps succeed and fail in every way they can.
+/// The comparison is of use only if the steps succeed and fail in every way they can.
 #[test]
 fn the_steps_reach_what_they_are_for() {
-    use proptest::strategy::ValueTree;
-    use proptest::test_runner::TestRunner;
-
-    let mut codes = std::collections::BTreeSet::new();
-    let (mut sent, mut heard, mut in_channel, mut halves) = (0, 0, 0, 0);
     let mut runner = TestRunner::deterministic();
-    for _ in 0..100 {
-        let steps = prop::collection::vec(step(), 100..101)
-            .new_tree(&mut runner)
-            .unwrap()
-            .current();
-        let mut model = Model::new(OnExpiry::Refresh);
-        let mut port = 50_000;
-        for step in steps {
-            match step {
-                Step::Allocate {
-                    client,
-                    user,
-                    lifetime,
-                    families,
-                    even,
-                } => {
-                    port += 2;
-                    let v4 = SocketAddr::new(address(SERVER_V4).ip(), port);
-                    let v6 = SocketAddr::new(address(SERVER_V6).ip(), port);
-                    let given: &[_] = match families {
-                        Families::Both => &[v4, v6],
-                        Families::One(2) => &[v6],
-                        Families::Default | Families::One(_) => &[v4],
-                    };
-                    codes.insert(
-                        model
-                            .allocate((client, user), lifetime, families, even, given)
-                            .0,
-                    );
-                }
-                Step::Refresh {
-                    client,
-                    user,
-                    lifetime,
-                    family,
-                } => {
-                    codes.insert(model.refresh((client, user), lifetime, family).0);
-                    let half = |allocation: &Allocation| {
-                        allocation.relays.len() == 1
-                            && Family::of(allocation.relays[0].address.ip()) == Family::V6
-                    };
-                    halves += usize::from(family == Some(1) && model.allocations.iter().any(half));
-                }
-                Step::Permit {
-                    client,
-                    user,
-                    peers,
-                } => {
-                    let peers: Vec<_> = peers
-                        .iter()
-                        .map(|&peer| address(PEERS[peer % PEERS.len()]))
-                        .collect();
-                    codes.insert(model.permit((client, user), &peers));
-                }
-                Step::Bind {
-                    client,
-                    user,
-                    number,
-                    peer,
-                } => {
-                    let peer = address(PEERS[peer % PEERS.len()]);
-                    codes.insert(model.bind((client, user), number, peer));
-                }
-                Step::Send { client, peer } => {
-                    let peer = address(PEERS[peer % PEERS.len()]);
-                    sent += usize::from(model.send(client, peer).is_some());
-                }
-                Step::Hear { peer, .. } => {
-                    let peer = address(PEERS[peer % PEERS.len()]);
-                    for allocation in &model.allocations {
-                        if let Some(found) = model.hear(allocation.relays[0].address, peer) {
-                            heard += 1;
-                            in_channel += usize::from(found.1.is_some());
-                        }
-                    }
-                }
-                Step::Wait { milliseconds, .. } => {
-                    model.now += milliseconds;
-                    model.clean();
-                }
-                Step::Channel { .. } | Step::Gone { .. } | Step::Reload { .. } | Step::Drain(_) => {
-                }
+    let mut reached = Reached::default();
+    for on_expiry in [OnExpiry::New, OnExpiry::Refresh, OnExpiry::Cut] {
+        for _ in 0..40 {
+            let steps = prop::collection::vec(step(), 100..101);
+            let mut pair = Pair::new(on_expiry);
+            pair.reached = reached;
+            for step in &steps.new_tree(&mut runner).unwrap().current() {
+                pair.step(step);
+                pair.compare();
             }
+            reached = pair.reached;
         }
     }
     let all = [0, 400, 401, 403, 437, 440, 441, 443, 486, 508];
-    assert_eq!(codes.into_iter().collect::<Vec<_>>(), all);
-    assert!(
-        sent > 100 && heard > 100 && in_channel > 50 && halves > 5,
-        "{sent} {heard} {in_channel} {halves}"
-    );
+    assert_eq!(reached.codes, BTreeSet::from(all));
+    let least = [
+        reached.sent,
+        reached.sent_in_channel,
+        reached.heard,
+        reached.heard_in_channel,
+    ];
+    assert!(least.iter().all(|&count| count >= 50), "{reached:?}");
+    assert!(reached.halves >= 5, "{reached:?}");
 }

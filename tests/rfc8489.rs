@@ -588,6 +588,18 @@ fn a8_a_nonce_outlives_a_change_of_keys_and_a_restart() {
 }
 
 #[test]
+fn a8_a_nonce_of_another_server_may_be_a_minute_ahead() {
+    for (ahead, code) in [(60, 0), (61, 438)] {
+        let mut turn = Turn::new();
+        let mut ann = ann();
+        let mut other = Turn::new();
+        other.wait(seconds(ahead));
+        ann.greet(&mut other);
+        assert_eq!(ann.allocate(&mut turn).code(), code, "{ahead}");
+    }
+}
+
+#[test]
 fn a10_a_challenge_is_short() {
     let mut turn = Turn::new();
     let question = request(turn.id(), Method::ALLOCATE, |writer| {

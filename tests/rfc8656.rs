@@ -672,6 +672,23 @@ fn t_a_withdrawn_secret_ends_refreshes() {
     }
 }
 
+#[test]
+fn t_a_changed_password_is_taken_over_by_a_refresh() {
+    let mut turn = Turn::new();
+    let mut old = ann();
+    old.relay(&mut turn);
+    turn.reload(|settings| settings.users.add_user("ann", "new-pw"));
+    let mut new = old.clone();
+    new.password = b"new-pw".to_vec();
+
+    // What is running goes on with the old one, until the new one has been used.
+    assert_eq!(old.permit(&mut turn, &[PEER]), 0);
+    assert_eq!(old.refresh(&mut turn, None).code(), 401);
+    assert_eq!(new.refresh(&mut turn, None).code(), 0);
+    assert_eq!(new.permit(&mut turn, &[PEER]), 0);
+    assert_eq!(old.permit(&mut turn, &[PEER]), 401);
+}
+
 // R: Refresh
 
 #[test]

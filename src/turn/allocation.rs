@@ -76,7 +76,7 @@ impl Allocation {
         std::iter::once(&mut self.relay).chain(self.second.as_deref_mut())
     }
 
-    /// The relay from which peers of this family are reached.
+    /// The relay from which peers of this family are reached. A second relay is always of the other family.
     #[inline]
     pub(super) fn relay_of(&self, family: Family, now: Instant) -> Option<&Relayed> {
         let relay = if self.relay.family() == family {
@@ -84,7 +84,7 @@ impl Allocation {
         } else {
             self.second.as_deref()?
         };
-        (relay.family() == family && relay.expires > now).then_some(relay)
+        (relay.expires > now).then_some(relay)
     }
 
     /// Whether a peer may send to the client, and be sent to: it has a permission, or a channel of its own.

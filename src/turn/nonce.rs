@@ -175,6 +175,18 @@ mod tests {
     }
 
     #[test]
+    fn a21_the_cookie_can_neither_be_taken_away_nor_added() {
+        let nonces = nonces(1, &[]);
+        let ann = client("192.0.2.1:5000");
+        let with = nonces.issue(1000, ann, true);
+        let stripped = &with.as_bytes()[COOKIE.len()..];
+        assert_eq!(nonces.check(1000, ann, stripped), Origin::Foreign);
+        let without = nonces.issue(1000, ann, false);
+        let added = [COOKIE, without.as_bytes()].concat();
+        assert_eq!(nonces.check(1000, ann, &added), Origin::Foreign);
+    }
+
+    #[test]
     fn a2_no_two_clients_are_issued_the_same() {
         let nonces = nonces(1, &[]);
         let mut seen = std::collections::HashSet::new();
