@@ -478,9 +478,8 @@ impl Pair {
             Step::Hear(relay, peer) => self.hear(relay, peer),
             Step::Wait(milliseconds, timeouts) => self.wait(milliseconds, timeouts),
             Step::Gone(client) => {
-                let five_tuple = way(client).five_tuple;
                 let (server, relays) = (&mut self.turn.server, &mut self.turn.relays);
-                server.client_gone(self.turn.now, &five_tuple, relays);
+                server.client_gone(self.turn.now, way(client), relays);
                 let allocations = &mut self.model.allocations;
                 allocations.retain(|allocation| allocation.client != client);
             }

@@ -575,7 +575,12 @@ fn t_a_closed_connection_ends_its_allocation() {
         now,
         ..
     } = &mut turn;
-    server.client_gone(*now, &ann.client.five_tuple, relays);
+    // The close of an older connection on the same 5-tuple, told late, changes nothing.
+    let mut older = ann.client;
+    older.path.0 += 1;
+    server.client_gone(*now, older, relays);
+    assert!(server.has_allocation(&ann.client.five_tuple));
+    server.client_gone(*now, ann.client, relays);
     assert!(!turn.server.has_allocation(&ann.client.five_tuple));
     assert!(turn.relays.open.is_empty());
     let events = turn.events();

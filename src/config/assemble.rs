@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::plane::{self, Listen, RelayAddress, RelayRange};
-use crate::turn::{self, SharedSecret, Transport};
+use crate::turn::{self, Limits, SharedSecret, Transport};
 
 use super::Config;
 use super::certificate::Certificate;
@@ -72,6 +72,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         nonce_keys,
         own_secret,
     } = credentials;
+    let workers = config.server.workers.unwrap_or(host.cores).get();
     let turn = turn::Settings {
         users,
         nonce_keys,
@@ -83,10 +84,16 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
             .then(|| concat!("turnd ", env!("CARGO_PKG_VERSION")).to_owned()),
         rfc5766_channels: config.server.rfc5766_channels,
         max_lifetime: config.max_lifetime,
-        limits: config.limits,
+        limits: Limits {
+            // Each worker keeps a budget of its own, and the kernel deals a prefix's clients out to all.
+            unauthenticated_replies: config
+                .limits
+                .unauthenticated_replies
+                .div_ceil(workers as u32),
+            ..config.limits
+        },
         peers: config.peers.clone(),
     };
-    let workers = config.server.workers.unwrap_or(host.cores).get();
     let streams_per_worker = streams_per_worker(host.descriptors, workers, listeners.len());
     let plane = plane::Settings {
         workers,

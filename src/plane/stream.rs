@@ -200,13 +200,13 @@ impl Streams {
     }
 
     /// Forgets a connection that is gone.
-    pub(super) fn closed(&mut self, path: Path) -> Option<FiveTuple> {
+    pub(super) fn closed(&mut self, path: Path) -> Option<Client> {
         let connection = self.connections.remove(&path)?;
         connection.queue.close();
         if connection.pending {
             self.no_longer_pending(connection.client.five_tuple.client.ip());
         }
-        Some(connection.client.five_tuple)
+        Some(connection.client)
     }
 
     /// Closes the connections that should have an allocation by now and have none.

@@ -275,8 +275,8 @@ impl Worker<'_> {
             }
             StreamEvent::Handshake(ok) => self.cells.handshakes.count(ok),
             StreamEvent::Closed(path) => {
-                if let Some(five_tuple) = self.streams.closed(path) {
-                    self.server.client_gone(now, &five_tuple, &mut self.sockets);
+                if let Some(client) = self.streams.closed(path) {
+                    self.server.client_gone(now, client, &mut self.sockets);
                 }
             }
         }

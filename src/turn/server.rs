@@ -123,9 +123,17 @@ impl Server {
         }
     }
 
-    /// Ends the allocation of a client whose connection was closed.
-    pub fn client_gone(&mut self, now: Now, five_tuple: &FiveTuple, relays: &mut impl Relays) {
-        if let Some(id) = self.allocations.by_client(five_tuple) {
+    /// Ends the allocation of a client whose connection was closed, unless the client has made it through another
+    /// connection on the same 5-tuple since.
+    pub fn client_gone(&mut self, now: Now, client: Client, relays: &mut impl Relays) {
+        let Some(id) = self.allocations.by_client(&client.five_tuple) else {
+            return;
+        };
+        if self
+            .allocations
+            .get(id)
+            .is_some_and(|allocation| allocation.client.path == client.path)
+        {
             self.end(id, EndReason::ConnectionClosed, now, relays);
         }
     }

@@ -1,4 +1,5 @@
 //! A `turnd` of one's own: started in a directory of its own, listened to, and ended whatever happens.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
