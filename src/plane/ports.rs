@@ -26,7 +26,7 @@ pub struct RelayAddress {
 pub struct RelayRange {
     /// At most one address per family is used for a relay; the first of each family.
     pub addresses: Vec<RelayAddress>,
-    /// The ports, never below 1024 ([T2]).
+    /// The ports, never below 1024 (\[T2\]).
     pub ports: RangeInclusive<u16>,
 }
 

@@ -1,4 +1,4 @@
-//! Ports that EVEN-PORT reserved for a later Allocate (RFC 8656 §7.2, [T2]).
+//! Ports that EVEN-PORT reserved for a later Allocate (RFC 8656 §7.2, \[T2\]).
 //!
 //! A reservation holds a bound socket. It may be redeemed from another 5-tuple, transport, listener or
 //! worker, so the table is shared; it is touched by Allocate only. A token is good once, for the user who

@@ -19,7 +19,7 @@ pub(in crate::plane) fn coalesce(socket: BorrowedFd<'_>) {
     let _ = set(socket, libc::SOL_UDP, libc::UDP_GRO, 1);
 }
 
-/// Asks for the local address of each datagram, for sockets bound to a wildcard ([S9]).
+/// Asks for the local address of each datagram, for sockets bound to a wildcard (\[S9\]).
 pub(in crate::plane) fn report_destination(socket: BorrowedFd<'_>, v4: bool) -> io::Result<()> {
     if v4 {
         set(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
