@@ -28,7 +28,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
 /// A reader that takes nothing for this long is gone.
 const STALLED: Duration = Duration::from_secs(30);
-/// Connections of one address that have no allocation yet (A31, A33).
+/// Connections of one address whose clients have not proved who they are yet (A31, A33).
 const PENDING_PER_ADDRESS: usize = 64;
 /// TLS handshakes that one worker has in flight at most (A32).
 const HANDSHAKES: usize = 256;
@@ -192,10 +192,16 @@ impl Streams {
             .push(now, self.arena.split().freeze(), control)
     }
 
-    /// The client of a connection has proved who it is.
-    pub(super) fn trust(&self, path: Path) {
-        if let Some(connection) = self.connections.get(&path) {
-            connection.queue.trust();
+    /// The client of a connection has proved who it is: it counts no longer against its neighbours behind
+    /// the same address.
+    pub(super) fn trust(&mut self, path: Path) {
+        let Some(connection) = self.connections.get_mut(&path) else {
+            return;
+        };
+        connection.queue.trust();
+        if std::mem::take(&mut connection.pending) {
+            let ip = connection.client.five_tuple.client.ip();
+            self.no_longer_pending(ip);
         }
     }
 
@@ -215,7 +221,7 @@ impl Streams {
             && deadline <= now
         {
             self.deadlines.pop_front();
-            let Some(connection) = self.connections.get_mut(&path) else {
+            let Some(connection) = self.connections.get(&path) else {
                 continue;
             };
             if !has_allocation(&connection.client.five_tuple) {
@@ -224,10 +230,6 @@ impl Streams {
                 continue;
             }
             self.deadlines.push_back((now + WITHOUT_ALLOCATION, path));
-            if std::mem::take(&mut connection.pending) {
-                let ip = connection.client.five_tuple.client.ip();
-                self.no_longer_pending(ip);
-            }
         }
     }
 
