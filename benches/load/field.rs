@@ -81,7 +81,7 @@ fn open(address: Ipv4Addr) -> io::Result<(UdpSocket, u16)> {
     let socket = UdpSocket::bind((address, 0))?;
     SockRef::from(&socket).set_recv_buffer_size(4 << 20)?;
     sys::set_packet_info(socket.as_raw_fd())?;
-    sys::set_never_fragment(socket.as_raw_fd())?;
+    sys::set_never_fragment(socket.as_raw_fd(), true)?;
     let port = socket.local_addr()?.port();
     Ok((socket, port))
 }

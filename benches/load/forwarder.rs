@@ -28,7 +28,8 @@ pub(crate) struct Technique {
     edge: bool,
     /// Takes and sends runs of datagrams as one.
     gro: bool,
-    /// DF on everything: spares the kernel the choice of an IP identification for each datagram.
+    /// DF on everything: spares the kernel the choice of an IP identification for each datagram. Off, as a TURN
+    /// relay's sockets are (RFC 8656 §14).
     never_fragment: bool,
     /// Connects relay sockets to their peers. Saves a route look-up; a TURN relay with several peers cannot.
     connect: bool,
@@ -43,7 +44,7 @@ impl Technique {
             relay_batch: 16,
             edge: true,
             gro: true,
-            never_fragment: true,
+            never_fragment: false,
             connect: false,
             coalesce: true,
         };
@@ -123,9 +124,7 @@ fn open(technique: &Technique) -> io::Result<UdpSocket> {
     if technique.gro {
         sys::set_gro(socket.as_raw_fd())?;
     }
-    if technique.never_fragment {
-        sys::set_never_fragment(socket.as_raw_fd())?;
-    }
+    sys::set_never_fragment(socket.as_raw_fd(), technique.never_fragment)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
     Ok(socket.into())
 }

@@ -546,14 +546,14 @@ pub(crate) fn set_packet_info(socket: RawFd) -> io::Result<()> {
     set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
 }
 
-/// Sets DF on all that is sent and lets nothing be fragmented here.
-pub(crate) fn set_never_fragment(socket: RawFd) -> io::Result<()> {
-    set_option(
-        socket,
-        libc::IPPROTO_IP,
-        libc::IP_MTU_DISCOVER,
-        libc::IP_PMTUDISC_DO,
-    )
+/// Sets DF on all that is sent and lets nothing be fragmented here, or sets it on nothing.
+pub(crate) fn set_never_fragment(socket: RawFd, never: bool) -> io::Result<()> {
+    let discovery = if never {
+        libc::IP_PMTUDISC_DO
+    } else {
+        libc::IP_PMTUDISC_DONT
+    };
+    set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, discovery)
 }
 
 fn set_option(socket: RawFd, level: i32, name: i32, value: i32) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -560,13 +560,14 @@ fn a_log_that_nobody_reads_does_not_matter() {
     // Both ends of the pipe are held, and nothing is taken out of it.
     let (mut unread, full) = std::io::pipe().unwrap();
     let mut command = start.command;
-    let mut child = command
+    let child = command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(full)
         .env_remove("NOTIFY_SOCKET")
         .spawn()
         .unwrap();
+    let child = Ended(child);
     let answers = (0..100).any(|_| {
         std::thread::park_timeout(Duration::from_millis(50));
         TcpStream::connect(metrics).is_ok()
@@ -576,8 +577,7 @@ fn a_log_that_nobody_reads_does_not_matter() {
     for _ in 0..600 {
         assert_eq!(login(udp, &username, &password, REFRESH_NOTHING), (0, 0));
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    drop(child);
     drop(command);
     let mut said = String::new();
     unread.read_to_string(&mut said).unwrap();
@@ -589,6 +589,16 @@ fn a_log_that_nobody_reads_does_not_matter() {
 }
 
 // ---- helpers ----
+
+/// A process that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// Long enough for a connection on loopback.
 const SHORTLY: Duration = Duration::from_millis(200);
