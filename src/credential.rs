@@ -134,10 +134,7 @@ mod tests {
     use crate::turn::SecretAlgorithm;
 
     fn listen(address: &str, transport: Transport) -> Listen {
-        Listen {
-            address: address.parse().unwrap(),
-            transport,
-        }
+        Listen::new(address.parse().unwrap(), transport)
     }
 
     fn relay(local: &str, advertised: &str) -> RelayAddress {

@@ -161,7 +161,7 @@ impl Assembly<'_> {
             .map(|ip| SocketAddr::new(ip, TURN_PORT));
         addresses
             .flat_map(|address| {
-                [Transport::Udp, Transport::Tcp].map(|transport| Listen { address, transport })
+                [Transport::Udp, Transport::Tcp].map(|transport| Listen::new(address, transport))
             })
             .collect()
     }

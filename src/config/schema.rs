@@ -126,10 +126,7 @@ fn listen(root: &mut Section<'_>) -> Option<Vec<Listen>> {
                 ),
             );
         }
-        let listener = Listen {
-            address: address?,
-            transport: transport.unwrap_or(Transport::Udp),
-        };
+        let listener = Listen::new(address?, transport.unwrap_or(Transport::Udp));
         let kernel_name = (listener.address, listener.transport.is_stream());
         if seen.contains(&kernel_name) && listener.address.port() != 0 {
             let what = format!("{} is listened on twice", listener.address);

@@ -28,6 +28,13 @@ pub struct Listen {
     pub transport: Transport,
 }
 
+impl Listen {
+    /// A listener without any special treatment.
+    pub fn new(address: SocketAddr, transport: Transport) -> Self {
+        Self { address, transport }
+    }
+}
+
 /// Sockets that the service manager has opened.
 #[derive(Debug, Default)]
 pub struct Adopted {

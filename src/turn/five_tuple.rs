@@ -12,14 +12,21 @@ pub enum Transport {
     Tcp,
     /// TLS over a TCP connection.
     Tls,
+    /// DTLS over datagrams (RFC 7350).
+    Dtls,
 }
 
 impl Transport {
     /// Every transport, in the order of [`Transport::index`].
-    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+    pub const ALL: [Self; 4] = [Self::Udp, Self::Tcp, Self::Tls, Self::Dtls];
 
-    /// Whether messages travel in a byte stream: they are framed, padded, and their sender's address is proven.
+    /// Whether messages travel in a byte stream: they are framed and padded.
     pub fn is_stream(self) -> bool {
+        matches!(self, Self::Tcp | Self::Tls)
+    }
+
+    /// Whether the client's address has been proven by a handshake: nobody else can be made to get the answers.
+    pub fn proves_address(self) -> bool {
         self != Self::Udp
     }
 
@@ -34,6 +41,7 @@ impl Transport {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Dtls => "dtls",
         }
     }
 }

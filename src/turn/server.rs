@@ -374,16 +374,16 @@ impl Server {
     /// Whether the sender of a request that is not authenticated may have an answer, as far as can be told now.
     pub(super) fn affords_stranger(&self, request: &Request<'_>) -> bool {
         let five_tuple = &request.from.five_tuple;
-        five_tuple.transport.is_stream()
+        five_tuple.transport.proves_address()
             || self
                 .budget
                 .affords(five_tuple.client.ip(), request.now.instant)
     }
 
-    /// The same, and takes it from the budget. A stream's address is no forgery.
+    /// The same, and takes it from the budget. A proven address is no forgery.
     pub(super) fn pay_for_stranger(&mut self, request: &Request<'_>) -> bool {
         let five_tuple = &request.from.five_tuple;
-        five_tuple.transport.is_stream()
+        five_tuple.transport.proves_address()
             || self
                 .budget
                 .take(five_tuple.client.ip(), request.now.instant)

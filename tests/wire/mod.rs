@@ -48,14 +48,8 @@ impl Plane {
         change(&mut settings);
         let udp = free_port(ip);
         let listeners = vec![
-            Listen {
-                address: udp,
-                transport: Transport::Udp,
-            },
-            Listen {
-                address: udp,
-                transport: Transport::Tcp,
-            },
+            Listen::new(udp, Transport::Udp),
+            Listen::new(udp, Transport::Tcp),
         ];
         let relay = RelayRange {
             addresses,
