@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::verdict::labels;
-use super::{FiveTuple, RelayId};
+use super::{Family, FiveTuple, RelayId, Transport};
 
 /// Something that happened to an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,7 @@ impl Traffic {
 pub struct Census {
     /// Allocations, by [`Transport::index`](super::Transport::index) of the client and
     /// [`Family::index`](super::Family::index) of the relay; a dual allocation counts in both families.
-    pub allocations: [[u64; 2]; 3],
+    pub allocations: [[u64; Family::ALL.len()]; Transport::ALL.len()],
     /// Permissions that have not expired.
     pub permissions: u64,
     /// Channels that have not expired.
