@@ -13,7 +13,6 @@ mod log;
 mod mail;
 mod outbox;
 mod ports;
-mod queue;
 mod reservations;
 mod sockets;
 mod stream;

@@ -1,9 +1,12 @@
-//! TCP and TLS clients: a small task for each connection, and the worker's side of it.
+//! TCP and TLS clients, as their worker sees them: which connections there are, whose they are, and how long
+//! they may stay.
 //!
-//! The task turns bytes into whole frames for the worker and writes what the worker queued. The queue is
+//! Each has a small task (`connection`) and a queue of what the worker has for it (`queue`). The queue is
 //! bounded in bytes and age: a reader that is too slow loses the oldest media, never an answer, never half
-//! a frame, and never another client's time (F07). Framing state lives in the task's buffer, so no byte is
-//! lost when a read is cancelled (F08).
+//! a frame, and never another client's time (F07).
+
+mod connection;
+mod queue;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -11,33 +14,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf as _, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
-use super::queue::Queue;
-use crate::stun::framing::{Frame, next_frame, next_frame_within};
+use connection::Task;
+use queue::Queue;
+
 use crate::turn::{Client, FiveTuple, Path, Transport};
 
-/// A TLS client has this long to finish its handshake (A32).
-const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A connection without an allocation is closed after this long (A31).
 const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
-/// A reader that takes nothing for this long is gone.
-const STALLED: Duration = Duration::from_secs(30);
 /// Connections of one address whose clients have not proved who they are yet (A31, A33).
 const PENDING_PER_ADDRESS: usize = 64;
 /// TLS handshakes that one worker has in flight at most (A32).
 const HANDSHAKES: usize = 256;
-/// The largest frame of a client that has not proved who it is (A31).
-const STRANGERS_FRAME: usize = 2048;
 /// Frames that wait for the worker; beyond, the client is made to wait.
 const INBOUND: usize = 256;
-/// Bytes that a connection's buffer has room for at first; most requests fit.
-const READ_AHEAD: usize = 2048;
 /// What queued frames are copied into, so that not every frame is an allocation of its own.
 const ARENA: usize = 8192;
 
@@ -256,126 +250,6 @@ impl Streams {
             }
         }
     }
-}
-
-/// The task of one connection.
-struct Task {
-    path: Path,
-    queue: Arc<Queue>,
-    to_worker: mpsc::Sender<StreamEvent>,
-}
-
-impl Task {
-    async fn serve_plain(self, stream: TcpStream) {
-        let (reader, writer) = stream.into_split();
-        self.serve(reader, writer).await;
-    }
-
-    async fn serve_tls(
-        self,
-        stream: TcpStream,
-        acceptor: TlsAcceptor,
-        in_flight: Arc<AtomicUsize>,
-    ) {
-        in_flight.fetch_add(1, Ordering::Relaxed);
-        let shaken = timeout(HANDSHAKE, acceptor.accept(stream)).await;
-        in_flight.fetch_sub(1, Ordering::Relaxed);
-        let stream = shaken.ok().and_then(Result::ok);
-        let _ = self
-            .to_worker
-            .send(StreamEvent::Handshake(stream.is_some()))
-            .await;
-        match stream {
-            Some(stream) => {
-                let (reader, writer) = tokio::io::split(stream);
-                self.serve(reader, writer).await;
-            }
-            None => drop(self.to_worker.send(StreamEvent::Closed(self.path)).await),
-        }
-    }
-
-    async fn serve(self, reader: impl AsyncRead + Unpin, writer: impl AsyncWrite + Unpin) {
-        tokio::select! {
-            () = self.read(reader) => {}
-            () = self.write(writer) => {}
-        }
-        self.queue.close();
-        let _ = self.to_worker.send(StreamEvent::Closed(self.path)).await;
-    }
-
-    /// Hands frames to the worker until the client closes or sends what no frame begins with.
-    async fn read(&self, mut reader: impl AsyncRead + Unpin) {
-        let mut buffer = BytesMut::with_capacity(READ_AHEAD);
-        loop {
-            let frame = match self.queue.is_trusted() {
-                true => next_frame(&buffer),
-                false => next_frame_within(&buffer, STRANGERS_FRAME),
-            };
-            match frame {
-                Frame::Whole { frame, message } => {
-                    let mut bytes = buffer.split_to(frame).freeze();
-                    bytes.truncate(message);
-                    if self
-                        .to_worker
-                        .send(StreamEvent::Frame(self.path, bytes))
-                        .await
-                        .is_err()
-                    {
-                        return;
-                    }
-                }
-                Frame::NeedMore(total) => {
-                    // Grows only to the frame that is announced, and never past what a length field can say.
-                    buffer.reserve(total.saturating_sub(buffer.len()).max(READ_AHEAD / 2));
-                    match reader.read_buf(&mut buffer).await {
-                        Ok(1..) => {}
-                        Ok(0) | Err(_) => return,
-                    }
-                }
-                Frame::Garbage => return,
-            }
-        }
-    }
-
-    /// Writes what the worker queues until the queue is closed or the client stops taking it.
-    async fn write(&self, mut writer: impl AsyncWrite + Unpin) {
-        let mut batch = VecDeque::new();
-        loop {
-            if batch.is_empty() && !self.queue.take(&mut batch).await {
-                // Say goodbye properly (TLS close_notify, TCP FIN), but not for long.
-                let _ = timeout(HANDSHAKE, writer.shutdown()).await;
-                return;
-            }
-            match timeout(STALLED, write_some(&mut writer, &mut batch)).await {
-                Ok(true) => {}
-                Ok(false) | Err(_) => return,
-            }
-        }
-    }
-}
-
-/// Writes the front of `batch` and takes off what was written.
-async fn write_some(writer: &mut (impl AsyncWrite + Unpin), batch: &mut VecDeque<Bytes>) -> bool {
-    const PIECES: usize = 32;
-    let empty = std::io::IoSlice::new(&[]);
-    let mut pieces = [empty; PIECES];
-    let count = batch.len().min(PIECES);
-    for (piece, frame) in pieces.iter_mut().zip(batch.iter()) {
-        *piece = std::io::IoSlice::new(frame);
-    }
-    let Ok(mut written @ 1..) = writer.write_vectored(&pieces[..count]).await else {
-        return false;
-    };
-    while let Some(front) = batch.front_mut() {
-        if written < front.len() {
-            front.advance(written);
-            break;
-        }
-        written -= front.len();
-        batch.pop_front();
-    }
-    // TLS keeps records in a buffer of its own until it is flushed.
-    !batch.is_empty() || writer.flush().await.is_ok()
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {
