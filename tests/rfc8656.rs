@@ -968,29 +968,36 @@ fn d1_send_needs_a_peer_and_data_which_may_be_empty() {
     assert_eq!(dropped, Err(Cause::UnreachablePeer));
 }
 
+/// \[H1\] \[H4\]: a translation between datagrams ignores it; a stream has no DF bit of its own.
 #[test]
-fn d1_dont_fragment_is_passed_on_for_ipv4_only() {
+fn h4_dont_fragment_counts_between_ipv4_datagrams_and_from_streams() {
     let mut turn = Turn::new();
-    let mut ann = ann();
-    dual(&mut ann, &mut turn);
-    ann.permit(&mut turn, &[PEER, PEER_V6]);
-    for (peer, wanted, expected) in [
-        (PEER, false, false),
-        (PEER, true, true),
-        (PEER_V6, true, false),
+    for (from, transport, peer, heeded) in [
+        ("198.51.100.1:1", Transport::Udp, PEER, true),
+        ("198.51.100.1:2", Transport::Udp, PEER_V6, false),
+        ("[2600:2::1]:3", Transport::Udp, PEER, false),
+        ("[2600:2::1]:4", Transport::Udp, PEER_V6, false),
+        ("198.51.100.1:5", Transport::Tcp, PEER, true),
+        ("[2600:2::1]:6", Transport::Tls, PEER_V6, true),
     ] {
-        let bytes = message(turn.id(), Class::Indication, Method::SEND, |writer| {
-            writer
-                .xor_address(Attribute::XOR_PEER_ADDRESS, address(peer))
-                .bytes(Attribute::DATA, b"x");
-            if wanted {
-                writer.flag(Attribute::DONT_FRAGMENT);
-            }
-        });
-        let (verdict, _) = turn.input(ann.client, &bytes);
-        assert!(
-            matches!(verdict, Verdict::ToPeer { dont_fragment, .. } if dont_fragment == expected)
-        );
+        let mut ann = ann().at(client(from, transport));
+        dual(&mut ann, &mut turn);
+        ann.permit(&mut turn, &[PEER, PEER_V6]);
+        for wanted in [false, true] {
+            let bytes = message(turn.id(), Class::Indication, Method::SEND, |writer| {
+                writer
+                    .xor_address(Attribute::XOR_PEER_ADDRESS, address(peer))
+                    .bytes(Attribute::DATA, b"x");
+                if wanted {
+                    writer.flag(Attribute::DONT_FRAGMENT);
+                }
+            });
+            let (verdict, _) = turn.input(ann.client, &bytes);
+            let Verdict::ToPeer { dont_fragment, .. } = verdict else {
+                panic!("{verdict:?}");
+            };
+            assert_eq!(dont_fragment, wanted && heeded, "{from} to {peer}");
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::stun::{Attribute, ErrorCode};
 use super::allocation::{Allocation, Birth, Relayed};
 use super::authenticate::User;
 use super::channel::Channels;
+use super::icmp::IcmpBudget;
 use super::peers;
 use super::permission::Permissions;
 use super::quota::{Claim, Limit};
@@ -90,6 +91,7 @@ impl Server {
             owner: self.owner(user),
             permissions: Permissions::default(),
             channels: Channels::default(),
+            icmp: IcmpBudget::default(),
             to_peer: Traffic::default(),
             to_client: Traffic::default(),
             birth: Birth {

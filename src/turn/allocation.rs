@@ -12,6 +12,7 @@ use crate::stun::{Key, TransactionId};
 
 use super::channel::Channels;
 use super::expiry::Expiry;
+use super::icmp::IcmpBudget;
 use super::permission::Permissions;
 use super::quota::Claim;
 use super::{Client, Family, FiveTuple, RelayId, ReservationToken, Traffic};
@@ -25,6 +26,7 @@ pub(super) struct Allocation {
     pub(super) owner: Owner,
     pub(super) permissions: Permissions,
     pub(super) channels: Channels,
+    pub(super) icmp: IcmpBudget,
     pub(super) to_peer: Traffic,
     pub(super) to_client: Traffic,
     pub(super) birth: Birth,

@@ -20,6 +20,7 @@ mod channel;
 mod event;
 mod expiry;
 mod five_tuple;
+mod icmp;
 mod keys;
 mod nonce;
 mod peers;

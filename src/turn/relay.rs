@@ -7,7 +7,7 @@ use rand::Rng;
 use crate::stun::{ChannelData, Message, TransactionId, data_indication_head};
 
 use super::server::Server;
-use super::{Cause, Client, Family, Head, Now, RelayId, Verdict};
+use super::{Cause, Client, Family, FiveTuple, Head, Now, RelayId, Verdict};
 
 impl Server {
     /// RFC 8656 §12.6.
@@ -59,7 +59,7 @@ impl Server {
             relay,
             peer,
             body,
-            dont_fragment: family == Family::V4 && message.dont_fragment(),
+            dont_fragment: message.dont_fragment() && heeds_dont_fragment(&from.five_tuple, family),
         }
     }
 
@@ -114,10 +114,17 @@ impl Server {
     }
 }
 
-fn random<const N: usize>(random: &mut impl Rng) -> [u8; N] {
+pub(super) fn random<const N: usize>(random: &mut impl Rng) -> [u8; N] {
     let mut bytes = [0; N];
     random.fill_bytes(&mut bytes);
     bytes
+}
+
+/// Whether DONT-FRAGMENT counts (\[H4\]): from datagrams where both sides are IPv4 (RFC 8656 §13), from streams always
+/// (§15).
+fn heeds_dont_fragment(from: &FiveTuple, peer: Family) -> bool {
+    let translates = Family::of(from.client.ip()) != Family::V4 || peer != Family::V4;
+    from.transport.is_stream() || !translates
 }
 
 /// How many bytes follow `len` bytes to make a multiple of 4.

@@ -18,7 +18,7 @@ pub enum Verdict {
         peer: SocketAddr,
         /// Which bytes of the input.
         body: Range<usize>,
-        /// Set the DF bit. Only ever true for an IPv4 peer.
+        /// Do not let it be fragmented: set the DF bit, or over IPv6, send it whole or not at all.
         dont_fragment: bool,
     },
     /// Send `head`, then `body` of what came in, then `pad` zero bytes, to a client, as one message.
@@ -148,6 +148,8 @@ labels! {
         TooLarge = "too_large",
         /// Data for a relay that no allocation owns.
         UnknownRelay = "unknown_relay",
+        /// An ICMP error that its client is not told: of another type, without a permission, or one of too many.
+        Icmp = "icmp",
     }
 }
 

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use turnd::stun::{
-    Attribute, Class, Integrity, Key, Message, Method, PasswordAlgorithm, TransactionId, Writer,
+    Attribute, Class, Icmp, Integrity, Key, Message, Method, PasswordAlgorithm, TransactionId,
+    Writer,
 };
 use turnd::turn::{
     Cause, Client, Event, Families, Family, FiveTuple, NoCapacity, NonceKey, Now, Path, Peers,
@@ -186,6 +187,23 @@ impl Turn {
             Verdict::Drop(cause) => Err(cause),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// An ICMP error about what was sent to a peer; what the client is told, and which client.
+    pub fn icmp(
+        &mut self,
+        relay: RelayId,
+        peer: &str,
+        (kind, code, data): (u8, u8, u32),
+    ) -> Result<(Client, Vec<u8>), Cause> {
+        let icmp = Icmp { kind, code, data };
+        let mut reply = vec![0xA5; 3];
+        let told = self
+            .server
+            .peer_error(self.now, relay, address(peer), icmp, &mut reply);
+        assert_eq!(reply[..3], [0xA5; 3]);
+        assert_eq!(told.is_err(), reply.len() == 3);
+        told.map(|client| (client, reply.split_off(3)))
     }
 
     pub fn events(&mut self) -> Vec<Event> {
