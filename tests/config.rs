@@ -89,6 +89,11 @@ fn what_is_shown_is_read_as_the_same() {
         once.auth.secrets.as_ref().unwrap()[0].algorithm,
         SecretAlgorithm::Sha256
     );
+    let listeners = once.listen.as_ref().unwrap();
+    assert_eq!(
+        once.listen_algorithms,
+        [(listeners[0], PasswordAlgorithms::Sha256)]
+    );
     assert_eq!(once.server.drain_timeout, Duration::from_secs(5400));
     assert_eq!(once.listen.as_ref().unwrap()[0].transport, Transport::Tls);
     assert_eq!(once, bench.good(&once.to_string()).config);
@@ -108,6 +113,7 @@ const EVERYTHING: &str = "
     [[listen]]
     address = '[::1]:5349'
     transport = 'tls'
+    password_algorithms = ['sha256']
     [relay]
     external = ['203.0.113.4=127.0.0.1']
     ports = '50000-50999'
@@ -236,6 +242,18 @@ fn single_values_are_judged() {
         (
             "[auth]\npassword_algorithms = ['sha256']",
             "auth.password_algorithms",
+        ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:1'\npassword_algorithms = []",
+            "listen[0].password_algorithms",
+        ),
+        (
+            "[[listen]]\naddress = '127.0.0.1:1'\npassword_algorithms = ['sha1']",
+            "listen[0].password_algorithms",
+        ),
+        (
+            "[auth]\nusername_anonymity = true",
+            "auth.username_anonymity",
         ),
         (
             "[auth]\nsecrets = [{ file = 'credential:' }]",
@@ -596,6 +614,10 @@ fn what_is_probably_not_meant_is_warned_about() {
         ("[limits]\nmax_lifetime = '5m'", "limits.max_lifetime"),
         ("[peers]\nallow = ['0.0.0.0/0']", "peers.allow"),
         ("[metrics]\nlisten = '0.0.0.0:9641'", "metrics.listen"),
+        (
+            "[[listen]]\naddress = '127.0.0.1:1'\npassword_algorithms = ['sha256']",
+            "listen[0].password_algorithms",
+        ),
     ];
     for (text, key) in cases {
         let loaded = bench.good(text);
@@ -607,6 +629,62 @@ fn what_is_probably_not_meant_is_warned_about() {
     }
     bench.host.descriptors = 1000;
     assert!(warnings(&bench.good("")).contains(&"relay.ports".to_owned()));
+}
+
+#[test]
+fn a_listener_may_offer_other_algorithms() {
+    let bench = Bench::new();
+    let offered = |text: &str| {
+        let parts = bench.good(text).parts;
+        let listeners = &parts.turn.listener_algorithms;
+        let offered = listeners.iter().map(|listener| {
+            let address = listener.address.to_string();
+            (address, listener.transport, listener.algorithms)
+        });
+        offered.collect::<Vec<_>>()
+    };
+    let two = |first: &str, second: &str| {
+        format!(
+            "[[listen]]\naddress = '127.0.0.1:1'\n{first}\n[[listen]]\naddress = '127.0.0.1:1'\ntransport = 'tcp'\n{second}\n\
+             [auth]\npassword_algorithms = ['sha256', 'md5']"
+        )
+    };
+    assert_eq!(offered(&two("", "")), []);
+    let at = |transport, algorithms| ("127.0.0.1:1".to_owned(), transport, algorithms);
+    assert_eq!(
+        offered(&two("password_algorithms = ['md5']", "")),
+        [
+            at(Transport::Udp, PasswordAlgorithms::Md5),
+            at(Transport::Tcp, PasswordAlgorithms::Sha256AndMd5)
+        ]
+    );
+    assert_eq!(
+        offered(&two("", "password_algorithms = ['sha256']")),
+        [
+            at(Transport::Udp, PasswordAlgorithms::Sha256AndMd5),
+            at(Transport::Tcp, PasswordAlgorithms::Sha256)
+        ]
+    );
+    let load = |text: &str| bench.good(text).config;
+    let (before, after) = (two("", ""), two("password_algorithms = ['md5']", ""));
+    assert!(load(&before).needs_restart(&load(&after)).is_empty());
+}
+
+#[test]
+fn names_are_hidden_only_where_all_can_be_found_by_a_hash() {
+    let bench = Bench::new();
+    bench.secret("main", &"s".repeat(32));
+    bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
+    let users = "[auth]\nusers = [{ name = 'bot', password_file = 'bot' }]";
+    let anonymous = format!("{users}\nusername_anonymity = true");
+    let loaded = bench.good(&anonymous);
+    assert!(loaded.parts.turn.username_anonymity);
+    let shown = loaded.config.to_string();
+    assert_eq!(bench.good(&shown).config, loaded.config);
+    assert!(!bench.good(users).parts.turn.username_anonymity);
+    let report = bench.bad(&format!("{anonymous}\nsecrets = [{{ file = 'main' }}]"));
+    let keys: Vec<_> = report.errors().map(|problem| problem.key.clone()).collect();
+    assert_eq!(keys, ["auth.username_anonymity"]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use support::*;
 use turnd::stun::{Attribute, Class, ErrorCode, Integrity, Key, Method, PasswordAlgorithm, Writer};
-use turnd::turn::{Cause, PasswordAlgorithms, Refusal, Transport};
+use turnd::turn::{Cause, ListenerAlgorithms, PasswordAlgorithms, Refusal, Settings, Transport};
 
 const UNKNOWN_REQUIRED: Attribute = Attribute(0x7ABC);
 const UNKNOWN_OPTIONAL: Attribute = Attribute(0x8ABC);
@@ -493,6 +493,149 @@ fn a3_what_counts_is_what_was_offered_with_the_nonce() {
 }
 
 #[test]
+fn a3_each_listener_offers_what_it_is_told() {
+    let mut turn = Turn::with(offers_by_transport);
+    let both = [0, 2, 0, 0, 0, 1, 0, 0];
+    for (transport, list, cookie) in [
+        (Transport::Udp, None, &b""[..]),
+        (Transport::Tcp, Some(&both[..]), b"obMatJos2gAAB"),
+        (Transport::Tls, Some(&both[..4]), b"obMatJos2gAAB"),
+    ] {
+        let answer = at(transport).greet(&mut turn);
+        assert_eq!(
+            answer.message().password_algorithms(),
+            list,
+            "{transport:?}"
+        );
+        assert!(answer.nonce().starts_with(cookie));
+        assert_eq!(answer.nonce().starts_with(b"obMatJos2"), list.is_some());
+    }
+}
+
+/// Who takes no notice of the list is processed as though it had chosen MD5, which is not in it.
+#[test]
+fn o3_where_sha256_is_required_nothing_else_is_accepted() {
+    let mut turn = Turn::with(offers_by_transport);
+    let mut ann = at(Transport::Tls);
+    ann.greet(&mut turn);
+    let key = |choice| match choice {
+        Some(PasswordAlgorithm::Sha256) => Key::sha256(b"ann", b"turnd", b"ann-pw"),
+        Some(PasswordAlgorithm::Md5) | None => Key::md5(b"ann", b"turnd", b"ann-pw"),
+    };
+    let (sha256, md5) = (PasswordAlgorithm::Sha256, PasswordAlgorithm::Md5);
+    let list = PasswordAlgorithm::list;
+    let cases = [
+        (None, None, Integrity::Sha1, 400),
+        (None, None, Integrity::Sha256, 400),
+        (Some(list(&[sha256])), Some(md5), Integrity::Sha256, 400),
+        (
+            Some(list(&[sha256, md5])),
+            Some(md5),
+            Integrity::Sha256,
+            400,
+        ),
+        (
+            Some(list(&[sha256, md5])),
+            Some(sha256),
+            Integrity::Sha256,
+            400,
+        ),
+        (Some(list(&[sha256])), Some(sha256), Integrity::Sha1, 400),
+        (Some(list(&[sha256])), Some(sha256), Integrity::Sha256, 0),
+    ];
+    for (list, choice, integrity, expected) in cases {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, Class::Request, Method::ALLOCATE, turn.id());
+        writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+        ann.put_credentials(&mut writer);
+        if let Some(list) = &list {
+            writer.bytes(Attribute::PASSWORD_ALGORITHMS, list);
+        }
+        if let Some(choice) = choice {
+            writer.password_algorithm(choice);
+        }
+        writer.finish_with_integrity(&key(choice), integrity);
+        let answer = turn.answered(ann.client, &bytes);
+        assert_eq!(answer.code(), expected, "{list:?} {choice:?} {integrity:?}");
+        let refused = (expected == 400).then_some(Refusal::Algorithm);
+        assert_eq!(answer.told.refusal, refused);
+        assert_eq!(turn.server.is_empty(), expected != 0);
+        if expected == 0 {
+            assert!(answer.message().has_sha256_integrity());
+            assert!(answer.message().verify(&key(choice)));
+        }
+    }
+}
+
+/// A nonce from a listener that asks for less is no way around one that asks for more \[A21\].
+#[test]
+fn a21_a_nonce_from_elsewhere_does_not_lower_what_is_required() {
+    let mut turn = Turn::with(offers_by_transport);
+    for weaker in [Transport::Udp, Transport::Tcp] {
+        for algorithm in [
+            None,
+            Some(PasswordAlgorithm::Md5),
+            Some(PasswordAlgorithm::Sha256),
+        ] {
+            let mut elsewhere = at(weaker);
+            elsewhere.greet(&mut turn);
+            let mut ann = at(Transport::Tls);
+            ann.algorithm = algorithm;
+            ann.nonce = elsewhere.nonce;
+            let answer = ann.allocate(&mut turn);
+            assert_eq!(answer.code(), 438, "{weaker:?} {algorithm:?}");
+            let list = answer.message().password_algorithms();
+            assert_eq!(list, Some(&[0, 2, 0, 0][..]));
+        }
+    }
+    assert!(turn.server.is_empty());
+    // The other way, too, what counts is what was offered with the nonce.
+    let mut strict = at(Transport::Tls);
+    strict.greet(&mut turn);
+    let mut ann = at(Transport::Udp);
+    ann.nonce = strict.nonce;
+    assert_eq!(ann.allocate(&mut turn).code(), 400);
+    ann.nonce = Vec::new();
+    assert_eq!(ann.allocate(&mut turn).code(), 0);
+}
+
+#[test]
+fn a4_the_anonymity_bit_is_set_when_asked_for_only() {
+    for (algorithms, cookie) in [
+        (PasswordAlgorithms::Md5, b"obMatJos2QAAC"),
+        (PasswordAlgorithms::Sha256AndMd5, b"obMatJos2wAAD"),
+    ] {
+        let mut turn = Turn::with(|settings| {
+            settings.password_algorithms = algorithms;
+            settings.username_anonymity = true;
+        });
+        let mut ann = ann();
+        let answer = ann.greet(&mut turn);
+        assert_eq!(&answer.nonce()[..13], cookie);
+        assert_eq!(
+            answer.has(Attribute::PASSWORD_ALGORITHMS),
+            algorithms != PasswordAlgorithms::Md5
+        );
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes, Class::Request, Method::ALLOCATE, turn.id());
+        writer
+            .u8(Attribute::REQUESTED_TRANSPORT, 17)
+            .bytes(
+                Attribute::USERHASH,
+                &turnd::stun::userhash(b"ann", b"turnd"),
+            )
+            .bytes(Attribute::REALM, b"turnd")
+            .bytes(Attribute::NONCE, &ann.nonce);
+        writer.finish_with_integrity(&ann.key(), Integrity::Sha1);
+        let answer = ann.ask_bytes(&mut turn, &bytes);
+        assert_eq!(answer.code(), 0);
+        // Answers name nobody, and a client that does not know of hashes is served by its name.
+        assert!(!answer.has(Attribute::USERNAME) && !answer.has(Attribute::USERHASH));
+        assert_eq!(ann.refresh(&mut turn, None).code(), 0);
+    }
+}
+
+#[test]
 fn a4_a_userhash_stands_for_a_user_with_a_password() {
     let mut turn = Turn::new();
     let mut ann = ann();
@@ -651,6 +794,27 @@ fn every_secret_vouches_with_its_own_algorithm() {
     let mut forger = User::new(&name, "guess", udp("198.51.100.3:9"));
     let answer = forger.allocate(&mut turn);
     assert_eq!(answer.told.refusal, Some(Refusal::Integrity));
+}
+
+/// Nothing over UDP, both over TCP, SHA-256 alone over TLS.
+fn offers_by_transport(settings: &mut Settings) {
+    let offers = [
+        (Transport::Tcp, PasswordAlgorithms::Sha256AndMd5),
+        (Transport::Tls, PasswordAlgorithms::Sha256),
+    ];
+    settings.listener_algorithms = offers
+        .into_iter()
+        .map(|(transport, algorithms)| ListenerAlgorithms {
+            transport,
+            address: address("0.0.0.0:3478"),
+            algorithms,
+        })
+        .collect();
+}
+
+/// Ann over another transport.
+fn at(transport: Transport) -> User {
+    ann().at(client("198.51.100.1:1000", transport))
 }
 
 /// Adds attributes behind what is signed, with the length of the header put right.

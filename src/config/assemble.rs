@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::plane::{self, Listen, RelayAddress, RelayRange};
-use crate::turn::{self, Limits, SharedSecret, Transport};
+use crate::turn::{self, Limits, ListenerAlgorithms, SharedSecret, Transport};
 
 use super::Config;
 use super::certificate::Certificate;
@@ -62,6 +62,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let certificate = assembly.certificate(&listeners);
     assembly.check_limits(&relay, &listeners);
     assembly.check_exposure();
+    assembly.check_algorithms();
     let report = assembly.report;
     if report.has_errors() {
         return Err(report);
@@ -77,6 +78,8 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         users,
         nonce_keys,
         password_algorithms: config.auth.password_algorithms,
+        listener_algorithms: listener_algorithms(&config, &listeners),
+        username_anonymity: config.auth.username_anonymity,
         on_expiry: config.auth.on_expiry,
         software: config
             .server
@@ -114,6 +117,30 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         parts,
         report,
     })
+}
+
+/// What is offered at each listener, if it is not the same at all: then those that say nothing have to be known, too.
+fn listener_algorithms(config: &Config, listeners: &[Listen]) -> Vec<ListenerAlgorithms> {
+    if config.listen_algorithms.is_empty() {
+        return Vec::new();
+    }
+    let offered = |listener: &Listen| {
+        let own = config
+            .listen_algorithms
+            .iter()
+            .find(|(named, _)| named == listener);
+        own.map_or(config.auth.password_algorithms, |(_, algorithms)| {
+            *algorithms
+        })
+    };
+    listeners
+        .iter()
+        .map(|listener| ListenerAlgorithms {
+            transport: listener.transport,
+            address: listener.address,
+            algorithms: offered(listener),
+        })
+        .collect()
 }
 
 /// A client on a stream takes two descriptors, one of them for its relay: half of what there is may be streams.

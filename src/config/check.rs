@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::plane::{Listen, RelayAddress, RelayRange};
-use crate::turn::Limits;
+use crate::turn::{Limits, PasswordAlgorithms};
 
 use super::assemble::{Assembly, SPARE_DESCRIPTORS};
 use super::host::Host;
@@ -152,6 +152,42 @@ impl Assembly<'_> {
             self.warning(
                 "metrics.listen",
                 format!("whoever reaches {address} can read the metrics"),
+                remedy,
+            );
+        }
+    }
+}
+
+impl Assembly<'_> {
+    pub(super) fn check_algorithms(&mut self) {
+        let listeners = self.config.listen.iter().flatten().enumerate();
+        let alone: Vec<usize> = listeners
+            .filter(|(_, listener)| {
+                let offered = &self.config.listen_algorithms;
+                offered.contains(&(**listener, PasswordAlgorithms::Sha256))
+            })
+            .map(|(index, _)| index)
+            .collect();
+        for index in alone {
+            let remedy =
+                "add \"md5\" if any client there is a browser; \"sha256\" is offered beside it";
+            self.warning(
+                &format!("listen[{index}].password_algorithms"),
+                "without md5 no browser can log in here",
+                remedy,
+            );
+        }
+        let auth = &self.config.auth;
+        let made_up = auth.users.is_empty()
+            || auth
+                .secrets
+                .as_ref()
+                .is_some_and(|secrets| !secrets.is_empty());
+        if auth.username_anonymity && made_up {
+            let remedy = "take it out, or have users with passwords of their own and no secrets";
+            self.error(
+                "auth.username_anonymity",
+                "the names of time-limited credentials cannot be found by a hash: nobody could log in with one",
                 remedy,
             );
         }

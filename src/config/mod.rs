@@ -51,6 +51,8 @@ pub struct Config {
     pub server: Server,
     /// `[[listen]]`; `None`: port 3478 of every address, UDP and TCP.
     pub listen: Option<Vec<Listen>>,
+    /// `[[listen]] password_algorithms`, where it is given.
+    pub listen_algorithms: Vec<(Listen, PasswordAlgorithms)>,
     /// `[relay]`
     pub relay: Relay,
     /// `[auth]`
@@ -115,6 +117,8 @@ pub struct Auth {
     pub on_expiry: OnExpiry,
     /// What clients are offered.
     pub password_algorithms: PasswordAlgorithms,
+    /// Are clients to hide their names?
+    pub username_anonymity: bool,
 }
 
 /// One of `[auth] secrets`

@@ -46,13 +46,15 @@ const MOST_WORKERS: u32 = 254;
 pub(super) fn read(table: &Table, notes: &Notes) -> Config {
     let mut root = Section::root(table, notes);
     let server = root.table("server", server);
-    let listen = listen(&mut root);
+    let mut listen_algorithms = Vec::new();
+    let listen = listen(&mut root, &mut listen_algorithms);
     let relay = root.table("relay", relay);
     let auth = root.table("auth", auth);
     let (limits, max_lifetime) = root.table("limits", limits);
     let config = Config {
         server,
         listen,
+        listen_algorithms,
         relay,
         auth,
         limits,
@@ -112,11 +114,15 @@ fn workers(node: &Node) -> Result<Option<NonZeroUsize>, Complaint> {
     Ok(NonZeroUsize::new(number as usize))
 }
 
-fn listen(root: &mut Section<'_>) -> Option<Vec<Listen>> {
+fn listen(
+    root: &mut Section<'_>,
+    algorithms: &mut Vec<(Listen, PasswordAlgorithms)>,
+) -> Option<Vec<Listen>> {
     let mut seen = Vec::new();
     let listeners = root.tables("listen", |section| {
         let address = section.parsed("address", values::socket_address);
         let transport = section.parsed("transport", |text| values::word(text, &TRANSPORTS));
+        let offered = password_algorithms(section);
         if address.is_none() && !section.is_given("address") {
             section.error(
                 "",
@@ -127,6 +133,7 @@ fn listen(root: &mut Section<'_>) -> Option<Vec<Listen>> {
             );
         }
         let listener = Listen::new(address?, transport.unwrap_or(Transport::Udp));
+        algorithms.extend(offered.map(|offered| (listener, offered)));
         let kernel_name = (listener.address, listener.transport.is_stream());
         if seen.contains(&kernel_name) && listener.address.port() != 0 {
             let what = format!("{} is listened on twice", listener.address);
@@ -197,14 +204,9 @@ fn auth(section: &mut Section<'_>) -> Auth {
     let secrets = section.tables("secrets", |section| shared_secret(section, &mut ids));
     let mut names = BTreeSet::new();
     let users = section.tables("users", |section| user(section, &mut names));
-    let algorithms = section.list("password_algorithms", |text| {
-        values::word(text, &[("md5", false), ("sha256", true)])
-    });
-    if algorithms
-        .as_ref()
-        .is_some_and(|algorithms| !algorithms.contains(&false))
-    {
-        let remedy = "add \"md5\": every browser needs it; \"sha256\" is offered beside it";
+    let algorithms = password_algorithms(section).unwrap_or(PasswordAlgorithms::Md5);
+    if algorithms == PasswordAlgorithms::Sha256 {
+        let remedy = "add \"md5\": every browser needs it; to require SHA-256 of some clients, say so at a [[listen]] of their own";
         section.error(
             "password_algorithms",
             Complaint::new("without md5 no browser can log in", remedy),
@@ -216,11 +218,29 @@ fn auth(section: &mut Section<'_>) -> Auth {
         on_expiry: section
             .parsed("on_expiry", |text| values::word(text, &ON_EXPIRY))
             .unwrap_or(OnExpiry::Refresh),
-        password_algorithms: match algorithms {
-            Some(algorithms) if algorithms.contains(&true) => PasswordAlgorithms::Sha256AndMd5,
-            Some(_) | None => PasswordAlgorithms::Md5,
-        },
+        password_algorithms: algorithms,
+        username_anonymity: section.flag("username_anonymity").unwrap_or(false),
     }
+}
+
+fn password_algorithms(section: &mut Section<'_>) -> Option<PasswordAlgorithms> {
+    const MD5: PasswordAlgorithms = PasswordAlgorithms::Md5;
+    const SHA256: PasswordAlgorithms = PasswordAlgorithms::Sha256;
+    let named = section.list("password_algorithms", |text| {
+        values::word(text, &[("md5", MD5), ("sha256", SHA256)])
+    })?;
+    if section.is_empty_list("password_algorithms") {
+        let remedy = "name \"md5\", \"sha256\" or both, or leave the key out";
+        section.error(
+            "password_algorithms",
+            Complaint::new("there is no algorithm to log in with", remedy),
+        );
+    }
+    Some(match (named.contains(&MD5), named.contains(&SHA256)) {
+        (true, true) => PasswordAlgorithms::Sha256AndMd5,
+        (false, true) => SHA256,
+        (_, false) => MD5,
+    })
 }
 
 fn shared_secret(section: &mut Section<'_>, ids: &mut BTreeSet<String>) -> Option<SecretSource> {

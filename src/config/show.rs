@@ -77,6 +77,10 @@ impl Config {
                         listen.address,
                         listen.transport.label()
                     )?;
+                    let offered = &self.listen_algorithms;
+                    if let Some((_, own)) = offered.iter().find(|(named, _)| named == listen) {
+                        writeln!(f, "password_algorithms = [{}]", algorithms(*own))?;
+                    }
                 }
             }
         }
@@ -139,13 +143,11 @@ impl Config {
             OnExpiry::Refresh => "refresh",
             OnExpiry::Cut => "cut",
         };
-        let algorithms = match auth.password_algorithms {
-            PasswordAlgorithms::Md5 => "\"md5\"",
-            PasswordAlgorithms::Sha256AndMd5 => "\"md5\", \"sha256\"",
-        };
         writeln!(
             f,
-            "]\non_expiry = \"{on_expiry}\"\npassword_algorithms = [{algorithms}]"
+            "]\non_expiry = \"{on_expiry}\"\npassword_algorithms = [{}]\nusername_anonymity = {}",
+            algorithms(auth.password_algorithms),
+            auth.username_anonymity
         )
     }
 
@@ -173,6 +175,14 @@ impl Config {
             quoted(&self.peers.allow),
             quoted(&self.peers.deny)
         )
+    }
+}
+
+fn algorithms(offered: PasswordAlgorithms) -> &'static str {
+    match offered {
+        PasswordAlgorithms::Md5 => "\"md5\"",
+        PasswordAlgorithms::Sha256AndMd5 => "\"md5\", \"sha256\"",
+        PasswordAlgorithms::Sha256 => "\"sha256\"",
     }
 }
 

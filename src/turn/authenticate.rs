@@ -4,8 +4,9 @@ use crate::stun::{Attribute, ErrorCode, Integrity, Key, Message, Method, Passwor
 
 use super::keys::{Mismatch, has_expired};
 use super::nonce::Origin;
+use super::offer::Offer;
 use super::request::Request;
-use super::response::{self, OFFER};
+use super::response;
 use super::server::Server;
 use super::{Cause, OnExpiry, PasswordAlgorithms, Refusal, Verdict};
 
@@ -46,7 +47,13 @@ impl Server {
             return Err(Denial::Incomplete(Refusal::Incomplete));
         };
         // 3. Another algorithm than those that were offered with the nonce.
-        let origin = self.nonce_origin(request, nonce);
+        let required = Offer::to(&request.from.five_tuple, request.settings).algorithms
+            == PasswordAlgorithms::Sha256;
+        let origin = match self.nonce_origin(request, nonce) {
+            // Issued where less was required: here it is as good as none.
+            Origin::Ours { offer, .. } if required && offer.algorithms.has(MD5) => Origin::Foreign,
+            origin => origin,
+        };
         let (algorithm, integrity) = chosen_algorithm(message, origin)?;
         let fresh = is_fresh(origin, message.method());
         if !fresh && !self.affords_stranger(request) {
@@ -92,10 +99,9 @@ impl Server {
         }
         Verdict::Reply(match *denial {
             Denial::Challenge(code, refusal) => {
-                let offered =
-                    request.settings.password_algorithms == PasswordAlgorithms::Sha256AndMd5;
-                let nonce = self.nonce(request, offered);
-                response::challenge(request, code, refusal, &nonce, reply)
+                let offer = Offer::to(&request.from.five_tuple, request.settings);
+                let nonce = self.nonce(request, offer);
+                response::challenge(request, code, refusal, (&nonce, offer), reply)
             }
             Denial::Incomplete(refusal) => response::incomplete(request, refusal, reply),
             Denial::Silence(cause) => return Verdict::Drop(cause),
@@ -155,25 +161,37 @@ fn claimed_name<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
 
 /// The algorithm of the key, and the integrity of the answer \[A1\].
 ///
-/// What was offered is known from the nonce, not from the settings, which may have changed since. If the nonce is not
-/// ours, the client's word is taken: it is about to be told a new nonce.
+/// What was offered is known from the nonce, not from the settings, which may have changed since, nor from the cookie,
+/// which others may have changed \[A21\]. If the nonce is not ours, the client's word is taken: it is about to be told
+/// a new one.
 fn chosen_algorithm(
     message: &Message<'_>,
     origin: Origin,
 ) -> Result<(PasswordAlgorithm, Integrity), Denial> {
-    let default = (PasswordAlgorithm::Md5, Integrity::Sha1);
+    let default = (MD5, Integrity::Sha1);
     let choice = message.password_algorithm();
-    match origin {
-        Origin::Ours { offered: true, .. } => match (message.password_algorithms(), choice) {
-            (None, None) => Ok(default),
-            (Some(list), Some(Ok(choice))) if *list == OFFER => Ok((choice, Integrity::Sha256)),
-            _ => Err(Denial::Incomplete(Refusal::Algorithm)),
-        },
-        Origin::Ours { offered: false, .. } => Ok(default),
-        Origin::Foreign => match choice {
-            Some(Ok(choice)) => Ok((choice, Integrity::Sha256)),
-            Some(Err(_)) | None => Ok(default),
-        },
+    let Origin::Ours { offer, .. } = origin else {
+        return Ok(match choice {
+            Some(Ok(choice)) => (choice, Integrity::Sha256),
+            Some(Err(_)) | None => default,
+        });
+    };
+    let Some(offered) = offer.algorithms.list() else {
+        return Ok(default);
+    };
+    let chosen = match (message.password_algorithms(), choice) {
+        (None, None) => default,
+        (Some(list), Some(Ok(choice))) if list == offered => (choice, Integrity::Sha256),
+        _ => return Err(Denial::Incomplete(Refusal::Algorithm)),
+    };
+    // "As though PASSWORD-ALGORITHM were MD5" is a choice that must have been offered, too; and where it was not,
+    // neither is SHA-1.
+    let allowed = offer.algorithms.has(chosen.0)
+        && (offer.algorithms.has(MD5) || message.has_sha256_integrity());
+    if allowed {
+        Ok(chosen)
+    } else {
+        Err(Denial::Incomplete(Refusal::Algorithm))
     }
 }
 
@@ -200,6 +218,8 @@ fn judges_expiry(request: &Request<'_>) -> bool {
         _ => false,
     }
 }
+
+const MD5: PasswordAlgorithm = PasswordAlgorithm::Md5;
 
 /// RFC 8656 §5: a nonce expires at least once an hour. In seconds.
 const NONCE_LIFETIME: i32 = 3600;

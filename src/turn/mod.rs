@@ -23,6 +23,7 @@ mod five_tuple;
 mod icmp;
 mod keys;
 mod nonce;
+mod offer;
 mod peers;
 mod permission;
 mod prefix;
@@ -43,13 +44,14 @@ pub use event::{Allocated, Census, EndReason, Ended, Event, Traffic};
 pub use expiry::Expiry;
 pub use five_tuple::{Client, Family, FiveTuple, Path, Transport};
 pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
+pub use offer::{ListenerAlgorithms, PasswordAlgorithms};
 pub use peers::Peers;
 pub use quota::Quotas;
 pub use relays::{
     Families, NoCapacity, Reach, Relay, RelayId, Relays, ReservationToken, Want, WantedPort,
 };
 pub use server::Server;
-pub use settings::{Limits, NonceKey, NonceKeys, OnExpiry, PasswordAlgorithms, Settings};
+pub use settings::{Limits, NonceKey, NonceKeys, OnExpiry, Settings};
 pub use verdict::{Cause, Head, Refusal, Reply, Verdict};
 
 /// The time, as the plane read it.

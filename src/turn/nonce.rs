@@ -1,12 +1,13 @@
 //! Nonces that nobody has to remember: the time and a seal.
 //!
 //! ```text
-//! [ "obMatJos2gAAB" ]  base64( seconds:4  salt:3  seal:8 )
+//!                  base64(           seconds:4  salt:3  seal:8 )
+//! "obMatJos2gAAB"  base64( offer:1   seconds:4  salt:3  seal:8 )
 //! ```
 //!
-//! The cookie (RFC 8489 §9.2) stands in front if password algorithms are offered. The salt tells the ports and hosts of
-//! one subscriber apart, so that no two of them are given the same nonce \[A2\]; the seal covers the cookie, the time,
-//! the salt and the subscriber. So any server with the same key accepts it, from the address it was issued to.
+//! The cookie (RFC 8489 §9.2) and what exactly is offered stand in front if anything is. The salt tells the ports and
+//! hosts of one subscriber apart, so that no two of them are given the same nonce \[A2\]; the seal covers the offer, the
+//! time, the salt and the subscriber. So any server with the same key accepts it, from the address it was issued to.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,6 +17,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
+use super::offer::{COOKIE, Offer};
 use super::{NonceKey, NonceKeys, prefix};
 
 /// Issues nonces, and knows its own again.
@@ -26,7 +28,7 @@ pub(super) struct Nonces {
 
 /// The text of a nonce.
 pub(super) struct Nonce {
-    text: [u8; COOKIE.len() + SEALED_TEXT],
+    text: [u8; COOKIE + LONGEST_TEXT],
     len: usize,
 }
 
@@ -37,8 +39,8 @@ pub(super) enum Origin {
     Ours {
         /// How old it is; less than 0 if another server's clock is ahead.
         age: i32,
-        /// Whether password algorithms were offered with it.
-        offered: bool,
+        /// What was offered with it.
+        offer: Offer,
     },
     /// Made up, issued to somebody else, or sealed with a key that has been withdrawn.
     Foreign,
@@ -57,52 +59,65 @@ impl Nonces {
         }
     }
 
-    /// A nonce for a client at `time`, in seconds. `offered` tells whether password algorithms go with it.
-    pub(super) fn issue(&self, time: u64, client: SocketAddr, offered: bool) -> Nonce {
-        let mut bytes = [0; SEALED];
-        bytes[..4].copy_from_slice(&(time as u32).to_be_bytes());
-        bytes[4..7].copy_from_slice(&salt(client));
-        let seal = seal(&self.seals[0], &bytes[..7], client.ip(), offered);
-        bytes[7..].copy_from_slice(&seal);
+    /// A nonce for a client at `time`, in seconds, with which `offer` goes.
+    pub(super) fn issue(&self, time: u64, client: SocketAddr, offer: Offer) -> Nonce {
+        let mut bytes = [0; 1 + SEALED];
+        bytes[0] = offer.byte();
+        bytes[1..5].copy_from_slice(&(time as u32).to_be_bytes());
+        bytes[5..8].copy_from_slice(&salt(client));
+        let seal = seal(&self.seals[0], &bytes[..8], client.ip());
+        bytes[8..].copy_from_slice(&seal);
 
         let mut nonce = Nonce {
-            text: [0; COOKIE.len() + SEALED_TEXT],
+            text: [0; COOKIE + LONGEST_TEXT],
             len: 0,
         };
-        if offered {
-            nonce.text[..COOKIE.len()].copy_from_slice(COOKIE);
-            nonce.len = COOKIE.len();
-        }
+        let shown = match offer.cookie() {
+            Some(cookie) => {
+                nonce.text[..COOKIE].copy_from_slice(cookie);
+                nonce.len = COOKIE;
+                &bytes[..]
+            }
+            None => &bytes[1..],
+        };
         nonce.len += STANDARD_NO_PAD
-            .encode_slice(bytes, &mut nonce.text[nonce.len..])
+            .encode_slice(shown, &mut nonce.text[nonce.len..])
             .expect("the text has room for the bytes");
         nonce
     }
 
     /// What a nonce is that a client presents at `time`.
     pub(super) fn check(&self, time: u64, client: SocketAddr, nonce: &[u8]) -> Origin {
-        let (offered, text) = match nonce.strip_prefix(COOKIE) {
-            Some(text) => (true, text),
-            None => (false, nonce),
-        };
-        let mut bytes = [0; SEALED];
-        if text.len() != SEALED_TEXT || STANDARD_NO_PAD.decode_slice(text, &mut bytes) != Ok(SEALED)
-        {
+        let Some((offer, bytes)) = read(nonce) else {
             return Origin::Foreign;
-        }
-        let issued = u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        };
+        let issued = u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]);
         let right = self.seals.iter().any(|key| {
-            seal(key, &bytes[..7], client.ip(), offered)
-                .ct_eq(&bytes[7..])
+            seal(key, &bytes[..8], client.ip())
+                .ct_eq(&bytes[8..])
                 .into()
         });
         if right {
             let age = (time as u32).wrapping_sub(issued) as i32;
-            Origin::Ours { age, offered }
+            Origin::Ours { age, offer }
         } else {
             Origin::Foreign
         }
     }
+}
+
+/// The bytes of a nonce's text, the offer first even where it is not shown.
+fn read(nonce: &[u8]) -> Option<(Offer, [u8; 1 + SEALED])> {
+    let mut bytes = [0; 1 + SEALED];
+    if nonce.len() == SEALED_TEXT {
+        let whole = STANDARD_NO_PAD.decode_slice(nonce, &mut bytes[1..]) == Ok(SEALED);
+        return whole.then_some((Offer::NOTHING, bytes));
+    }
+    let (cookie, text) = nonce.split_at_checked(COOKIE)?;
+    let whole = STANDARD_NO_PAD.decode_slice(text, &mut bytes) == Ok(1 + SEALED);
+    let offer = Offer::of(bytes[0])?;
+    let agree = offer.cookie().is_some_and(|own| own[..] == *cookie);
+    (whole && agree).then_some((offer, bytes))
 }
 
 impl Nonce {
@@ -111,12 +126,12 @@ impl Nonce {
     }
 }
 
-fn seal(key: &Hmac<Sha256>, stamp: &[u8], client: IpAddr, offered: bool) -> [u8; 8] {
+fn seal(key: &Hmac<Sha256>, stamp: &[u8], client: IpAddr) -> [u8; 8] {
     let (family, subscriber) = prefix::subscriber(client);
     let seal = key
         .clone()
         .chain_update(stamp)
-        .chain_update([u8::from(offered), family.number()])
+        .chain_update([family.number()])
         .chain_update(subscriber.to_be_bytes())
         .finalize()
         .into_bytes();
@@ -135,17 +150,24 @@ fn salt(client: SocketAddr) -> [u8; 3] {
     [high, low, host]
 }
 
-/// The nonce cookie with the bit for password algorithms set, counted from either end: the RFC's text says one, its
-/// test vectors and some clients the other \[A3\].
-const COOKIE: &[u8] = b"obMatJos2gAAB";
-
-/// Time, salt and seal; and their text.
+/// Time, salt and seal, and their text; the text with the offer.
 const SEALED: usize = 15;
 const SEALED_TEXT: usize = 20;
+const LONGEST_TEXT: usize = 22;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::turn::PasswordAlgorithms;
+
+    const BOTH: Offer = Offer {
+        algorithms: PasswordAlgorithms::Sha256AndMd5,
+        anonymity: false,
+    };
+
+    fn every_offer() -> impl Iterator<Item = Offer> {
+        (0..=255).filter_map(Offer::of)
+    }
 
     fn nonces(issuing: u8, accepted: &[u8]) -> Nonces {
         Nonces::new(&NonceKeys {
@@ -162,8 +184,10 @@ mod tests {
     fn a17_every_flipped_bit_makes_it_foreign() {
         let nonces = nonces(1, &[]);
         let ann = client("192.0.2.1:5000");
-        for offered in [false, true] {
-            let nonce = nonces.issue(1000, ann, offered);
+        for offer in every_offer() {
+            let nonce = nonces.issue(1000, ann, offer);
+            let ours = Origin::Ours { age: 0, offer };
+            assert_eq!(nonces.check(1000, ann, nonce.as_bytes()), ours);
             for at in 0..nonce.as_bytes().len() {
                 for bit in 0..8 {
                     let mut changed = nonce.as_bytes().to_vec();
@@ -175,15 +199,36 @@ mod tests {
     }
 
     #[test]
-    fn a21_the_cookie_can_neither_be_taken_away_nor_added() {
+    fn a21_the_cookie_can_neither_be_taken_away_nor_added_nor_changed() {
         let nonces = nonces(1, &[]);
         let ann = client("192.0.2.1:5000");
-        let with = nonces.issue(1000, ann, true);
-        let stripped = &with.as_bytes()[COOKIE.len()..];
-        assert_eq!(nonces.check(1000, ann, stripped), Origin::Foreign);
-        let without = nonces.issue(1000, ann, false);
-        let added = [COOKIE, without.as_bytes()].concat();
-        assert_eq!(nonces.check(1000, ann, &added), Origin::Foreign);
+        for offer in every_offer() {
+            let nonce = nonces.issue(1000, ann, offer);
+            let text = match offer.cookie() {
+                Some(_) => &nonce.as_bytes()[COOKIE..],
+                None => nonce.as_bytes(),
+            };
+            // The text that has the offer in it, and the one that has not.
+            let mut bytes = STANDARD_NO_PAD.decode(text).unwrap();
+            let bare = STANDARD_NO_PAD.encode(&bytes[bytes.len() - SEALED..]);
+            let mut texts = vec![text.to_vec(), bare.into_bytes()];
+            for other in every_offer() {
+                bytes.splice(..bytes.len() - SEALED, [other.byte()]);
+                texts.push(STANDARD_NO_PAD.encode(&bytes).into_bytes());
+            }
+            let cookies = every_offer().map(|other| other.cookie().map_or(&b""[..], |own| own));
+            for cookie in cookies {
+                for text in &texts {
+                    let forged = [cookie, text].concat();
+                    let expected = if forged == nonce.as_bytes() {
+                        Origin::Ours { age: 0, offer }
+                    } else {
+                        Origin::Foreign
+                    };
+                    assert_eq!(nonces.check(1000, ann, &forged), expected);
+                }
+            }
+        }
     }
 
     #[test]
@@ -198,7 +243,7 @@ mod tests {
             "[2001:db8:0:1::1]",
         ] {
             for port in 1..=2000 {
-                let nonce = nonces.issue(1000, client(&format!("{host}:{port}")), false);
+                let nonce = nonces.issue(1000, client(&format!("{host}:{port}")), Offer::NOTHING);
                 assert!(seen.insert(nonce.as_bytes().to_vec()), "{host} {port}");
             }
         }
@@ -209,15 +254,15 @@ mod tests {
         let nonces = nonces(1, &[]);
         let ours = Origin::Ours {
             age: 5,
-            offered: false,
+            offer: Offer::NOTHING,
         };
-        let nonce = nonces.issue(1000, client("192.0.2.1:5000"), false);
+        let nonce = nonces.issue(1000, client("192.0.2.1:5000"), Offer::NOTHING);
         let check = |from| nonces.check(1005, client(from), nonce.as_bytes());
         assert_eq!(check("192.0.2.1:6000"), ours);
         assert_eq!(check("192.0.2.2:5000"), Origin::Foreign);
         assert_eq!(check("[::c000:201]:5000"), Origin::Foreign);
 
-        let nonce = nonces.issue(1000, client("[2001:db8::1]:5000"), false);
+        let nonce = nonces.issue(1000, client("[2001:db8::1]:5000"), Offer::NOTHING);
         let check = |from| nonces.check(1005, client(from), nonce.as_bytes());
         assert_eq!(check("[2001:db8::2]:6000"), ours);
         assert_eq!(check("[2001:db8:0:1::1]:5000"), Origin::Foreign);
@@ -226,17 +271,17 @@ mod tests {
     #[test]
     fn keys_can_change_while_nonces_are_out() {
         let ann = client("192.0.2.1:5000");
-        let old = nonces(1, &[]).issue(1000, ann, true);
+        let old = nonces(1, &[]).issue(1000, ann, BOTH);
         let ours = Origin::Ours {
             age: 0,
-            offered: true,
+            offer: BOTH,
         };
         assert_eq!(nonces(2, &[1]).check(1000, ann, old.as_bytes()), ours);
         assert_eq!(
             nonces(2, &[]).check(1000, ann, old.as_bytes()),
             Origin::Foreign
         );
-        let new = nonces(2, &[1]).issue(1000, ann, true);
+        let new = nonces(2, &[1]).issue(1000, ann, BOTH);
         assert_eq!(nonces(2, &[]).check(1000, ann, new.as_bytes()), ours);
     }
 
@@ -245,20 +290,20 @@ mod tests {
         let nonces = nonces(1, &[]);
         let ann = client("192.0.2.1:5000");
         for end in [1u64 << 31, 1 << 32] {
-            let nonce = nonces.issue(end - 10, ann, false);
+            let nonce = nonces.issue(end - 10, ann, Offer::NOTHING);
             let age = |time| nonces.check(time, ann, nonce.as_bytes());
             assert_eq!(
                 age(end + 20),
                 Origin::Ours {
                     age: 30,
-                    offered: false
+                    offer: Offer::NOTHING
                 }
             );
             assert_eq!(
                 age(end - 15),
                 Origin::Ours {
                     age: -5,
-                    offered: false
+                    offer: Offer::NOTHING
                 }
             );
         }
@@ -268,9 +313,9 @@ mod tests {
     fn a3_the_cookie_is_there_when_algorithms_are_offered() {
         let nonces = nonces(1, &[]);
         let ann = client("192.0.2.1:5000");
-        let with = nonces.issue(1000, ann, true);
+        let with = nonces.issue(1000, ann, BOTH);
         assert!(with.as_bytes().starts_with(b"obMatJos2gAAB"));
-        assert_eq!(with.as_bytes().len(), 33);
-        assert_eq!(nonces.issue(1000, ann, false).as_bytes().len(), 20);
+        assert_eq!(with.as_bytes().len(), 35);
+        assert_eq!(nonces.issue(1000, ann, Offer::NOTHING).as_bytes().len(), 20);
     }
 }

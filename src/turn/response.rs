@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 
-use crate::stun::{AddressError, Attribute, Class, ErrorCode, Method, PasswordAlgorithm, Writer};
+use crate::stun::{AddressError, Attribute, Class, ErrorCode, Method, Writer};
 
 use super::authenticate::User;
 use super::nonce::Nonce;
+use super::offer::Offer;
 use super::request::Request;
-use super::{Family, PasswordAlgorithms, Refusal, Reply, ReservationToken};
+use super::{Family, Refusal, Reply, ReservationToken};
 
 /// A request that was carried out.
 #[derive(Debug)]
@@ -115,7 +116,7 @@ pub(super) fn challenge(
     request: &Request<'_>,
     code: ErrorCode,
     refusal: Refusal,
-    nonce: &Nonce,
+    (nonce, offer): (&Nonce, Offer),
     reply: &mut Vec<u8>,
 ) -> Reply {
     let mut writer = begin(request, Class::Error, reply);
@@ -123,8 +124,8 @@ pub(super) fn challenge(
         .error(code, "")
         .bytes(Attribute::REALM, request.settings.users.realm().as_bytes())
         .bytes(Attribute::NONCE, nonce.as_bytes());
-    if request.settings.password_algorithms == PasswordAlgorithms::Sha256AndMd5 {
-        writer.bytes(Attribute::PASSWORD_ALGORITHMS, &OFFER);
+    if let Some(list) = offer.algorithms.list() {
+        writer.bytes(Attribute::PASSWORD_ALGORITHMS, list);
     }
     writer.finish();
     unauthenticated(request, code.0, Some(refusal))
@@ -159,13 +160,6 @@ pub(super) fn binding(request: &Request<'_>, reply: &mut Vec<u8>) -> Reply {
     writer.finish();
     unauthenticated(request, 0, None)
 }
-
-/// The value of PASSWORD-ALGORITHMS: SHA-256 before MD5.
-pub(super) const OFFER: [u8; 8] = {
-    let [a, b, c, d] = PasswordAlgorithm::Sha256.entry();
-    let [e, f, g, h] = PasswordAlgorithm::Md5.entry();
-    [a, b, c, d, e, f, g, h]
-};
 
 fn put_success(success: &Success, request: &Request<'_>, writer: &mut Writer<'_>) {
     match success {

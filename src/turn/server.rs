@@ -13,6 +13,7 @@ use super::allocation::{Allocation, AllocationId, Allocations, Owner};
 use super::authenticate::User;
 use super::keys;
 use super::nonce::{Nonce, Nonces, Origin};
+use super::offer::Offer;
 use super::reply_budget::ReplyBudget;
 use super::request::Request;
 use super::response::{self, Reject, Success};
@@ -359,10 +360,9 @@ impl Server {
     }
 
     /// A nonce for the sender of a request.
-    pub(super) fn nonce(&self, request: &Request<'_>, offered: bool) -> Nonce {
+    pub(super) fn nonce(&self, request: &Request<'_>, offer: Offer) -> Nonce {
         let client = request.from.five_tuple.client;
-        self.nonces
-            .issue(self.seconds(request.now), client, offered)
+        self.nonces.issue(self.seconds(request.now), client, offer)
     }
 
     /// Where the nonce of a request comes from.

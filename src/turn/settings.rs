@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
-use super::{Peers, Users};
+use super::{ListenerAlgorithms, PasswordAlgorithms, Peers, Users};
 
 /// What the machine must be told. Replaced as a whole, never changed in place.
 #[derive(Clone, Debug)]
@@ -16,6 +16,11 @@ pub struct Settings {
     pub nonce_keys: NonceKeys,
     /// Which password algorithms the clients are offered.
     pub password_algorithms: PasswordAlgorithms,
+    /// Listeners whose clients are offered others: the most exact address counts.
+    pub listener_algorithms: Vec<ListenerAlgorithms>,
+    /// Whether clients are to hide their names behind USERHASH (RFC 8489 §9.2.1): good only where every user has a
+    /// password of its own, since nobody else is found by a hash.
+    pub username_anonymity: bool,
     /// What happens to a running allocation when its credentials expire.
     pub on_expiry: OnExpiry,
     /// Whether clients may bind the channel numbers 0x5000 to 0x7FFF, which RFC 8656 took away from RFC 5766.
@@ -37,6 +42,8 @@ impl Settings {
             users: Users::new("turnd"),
             nonce_keys,
             password_algorithms: PasswordAlgorithms::Md5,
+            listener_algorithms: Vec::new(),
+            username_anonymity: false,
             on_expiry: OnExpiry::Refresh,
             rfc5766_channels: false,
             software: None,
@@ -86,15 +93,6 @@ pub enum OnExpiry {
     Refresh,
     /// It ends.
     Cut,
-}
-
-/// Which password algorithms the clients are offered (RFC 8489 §14.11).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PasswordAlgorithms {
-    /// MD5, which every client knows; nothing is offered explicitly.
-    Md5,
-    /// SHA-256, and MD5 for those who do not know it.
-    Sha256AndMd5,
 }
 
 /// A key that seals nonces.
