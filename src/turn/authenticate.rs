@@ -8,7 +8,7 @@ use super::offer::Offer;
 use super::request::Request;
 use super::response;
 use super::server::Server;
-use super::{Cause, OnExpiry, PasswordAlgorithms, Refusal, Verdict};
+use super::{Cause, OnExpiry, Refusal, Verdict};
 
 /// Who sent a request, and how the answer is signed.
 pub(super) struct User<'a> {
@@ -47,13 +47,7 @@ impl Server {
             return Err(Denial::Incomplete(Refusal::Incomplete));
         };
         // 3. Another algorithm than those that were offered with the nonce.
-        let required = Offer::to(&request.from.five_tuple, request.settings).algorithms
-            == PasswordAlgorithms::Sha256;
-        let origin = match self.nonce_origin(request, nonce) {
-            // Issued where less was required: here it is as good as none.
-            Origin::Ours { offer, .. } if required && offer.algorithms.has(MD5) => Origin::Foreign,
-            origin => origin,
-        };
+        let origin = self.origin_here(request, nonce);
         let (algorithm, integrity) = chosen_algorithm(message, origin)?;
         let fresh = is_fresh(origin, message.method());
         if !fresh && !self.affords_stranger(request) {
@@ -82,6 +76,21 @@ impl Server {
             integrity,
             expiry,
         })
+    }
+
+    /// Where the nonce of a request comes from. One that was issued where less is required is as good as none
+    /// \[A21\].
+    fn origin_here(&self, request: &Request<'_>, nonce: &[u8]) -> Origin {
+        let origin = self.nonce_origin(request, nonce);
+        let here = Offer::to(&request.from.five_tuple, request.settings);
+        match origin {
+            Origin::Ours { offer, .. }
+                if offer.algorithms.has(MD5) && !here.algorithms.has(MD5) =>
+            {
+                Origin::Foreign
+            }
+            Origin::Ours { .. } | Origin::Foreign => origin,
+        }
     }
 
     /// Answers a request that has no user.
