@@ -179,6 +179,8 @@ pub struct Cells {
     socket_errors: [u64; SocketError::ALL.len()],
     /// Receive calls on UDP sockets.
     pub batches: Batches,
+    /// ICMP errors told to clients.
+    pub icmp: u64,
     /// TLS handshakes of clients.
     pub handshakes: Outcomes,
     /// Connections of clients: taken, or refused by a limit.
@@ -196,6 +198,7 @@ impl Default for Cells {
             refusals: [0; Refusal::ALL.len()],
             socket_errors: [0; SocketError::ALL.len()],
             batches: Batches::default(),
+            icmp: 0,
             handshakes: Outcomes::default(),
             streams: Outcomes::default(),
             restarts: 0,
@@ -288,6 +291,7 @@ impl AddAssign<&Self> for Cells {
         add_all(&mut self.socket_errors, &other.socket_errors);
         add_all(&mut self.batches.calls, &other.batches.calls);
         self.batches.packets += other.batches.packets;
+        self.icmp += other.icmp;
         self.handshakes += other.handshakes;
         self.streams += other.streams;
         self.restarts += other.restarts;

@@ -102,6 +102,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         workers,
         listeners,
         relay,
+        carry: config.relay.carry,
         streams_per_worker,
     };
     let parts = Parts {

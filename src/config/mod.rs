@@ -30,7 +30,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::plane::Listen;
+use crate::plane::{Carry, Listen};
 use crate::turn::{Limits, OnExpiry, PasswordAlgorithms, Peers, SecretAlgorithm};
 
 pub use assemble::{Loaded, Parts, load};
@@ -95,6 +95,8 @@ pub struct Relay {
     pub external: Vec<External>,
     /// Ports of relayed addresses.
     pub ports: RangeInclusive<u16>,
+    /// What passes beside the payload.
+    pub carry: Carry,
 }
 
 /// An address that the world sees, and the local one it is translated to.
@@ -216,6 +218,10 @@ impl Config {
                 self.relay.external != newer.relay.external,
             ),
             ("relay.ports", self.relay.ports != newer.relay.ports),
+            (
+                "relay.icmp",
+                self.relay.carry.icmp != newer.relay.carry.icmp,
+            ),
             ("metrics.listen", self.metrics != newer.metrics),
             ("log.format", self.log.format != newer.log.format),
         ];

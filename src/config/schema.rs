@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::plane::Listen;
+use crate::plane::{Carry, Listen};
 use crate::turn::{Limits, OnExpiry, PasswordAlgorithms, Peers, SecretAlgorithm, Transport};
 
 use super::certificate::CertificateFiles;
@@ -178,6 +178,9 @@ fn relay(section: &mut Section<'_>) -> Relay {
         ports: section
             .parsed("ports", values::ports)
             .unwrap_or(49152..=65535),
+        carry: Carry {
+            icmp: section.flag("icmp").unwrap_or(true),
+        },
     }
 }
 

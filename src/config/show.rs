@@ -100,7 +100,8 @@ impl Config {
             "ports = \"{}-{}\"",
             self.relay.ports.start(),
             self.relay.ports.end()
-        )
+        )?;
+        writeln!(f, "icmp = {}", self.relay.carry.icmp)
     }
 
     fn show_auth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

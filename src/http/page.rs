@@ -144,6 +144,8 @@ impl Page {
             );
         }
         self.push(errors);
+        let told = "ICMP errors about packets to peers, told to clients.";
+        self.one_counter("turn_icmp_indications_total", told, cells.icmp as f64);
         for (name, help, outcomes) in [
             (
                 "turn_tls_handshakes_total",

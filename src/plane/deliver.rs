@@ -170,7 +170,7 @@ impl Worker<'_> {
         }
     }
 
-    fn answer(&mut self, now: Now, to: Client, body: Body) {
+    pub(super) fn answer(&mut self, now: Now, to: Client, body: Body) {
         if self.streams.owns(to.path) {
             let bytes = body.bytes(&self.inbox, &self.outbox.replies);
             let dropped = self

@@ -7,7 +7,9 @@
 //!
 //! [`turn::Server`]: crate::turn::Server
 
+mod carry;
 mod deliver;
+mod icmp;
 mod listener;
 mod log;
 mod mail;
@@ -31,6 +33,7 @@ use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 use tokio::sync::oneshot;
 
+pub use carry::Carry;
 pub use listener::{Adopted, Listen};
 pub use ports::{RelayAddress, RelayRange};
 
@@ -52,6 +55,8 @@ pub struct Settings {
     pub listeners: Vec<Listen>,
     /// Where relays are opened.
     pub relay: RelayRange,
+    /// What is carried through a relay beside the payload.
+    pub carry: Carry,
     /// TCP and TLS connections that one worker has at most.
     pub streams_per_worker: usize,
 }
@@ -102,6 +107,7 @@ impl std::error::Error for StartError {
 struct Shared {
     ports: Ports,
     reservations: Reservations,
+    carry: Carry,
     tls: ArcSwapOption<ServerConfig>,
     addresses: Vec<Address>,
 }
@@ -135,6 +141,7 @@ pub fn start(
     let shared = Arc::new(Shared {
         ports: Ports::new(settings.relay, own),
         reservations: Reservations::default(),
+        carry: settings.carry,
         tls: ArcSwapOption::new(tls),
         addresses,
     });

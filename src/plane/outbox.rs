@@ -141,7 +141,8 @@ impl Outbox {
             for run in group.chunk_by(|a, b| {
                 entry(entries, *a).dont_fragment == entry(entries, *b).dont_fragment
             }) {
-                let fragile = entry(entries, run[0]).dont_fragment;
+                let first = entry(entries, run[0]);
+                let fragile = first.dont_fragment.then(|| first.to.is_ipv4());
                 for chunk in run.chunks(BATCH) {
                     let batch = Batch {
                         entries,
@@ -150,10 +151,9 @@ impl Outbox {
                         replies,
                     };
                     let mut send = || batch.send(outlet, socket, outcomes);
-                    if fragile {
-                        with_dont_fragment(socket, send)
-                    } else {
-                        send()
+                    match fragile {
+                        Some(v4) => with_dont_fragment(socket, v4, send),
+                        None => send(),
                     }
                     batch.count(outcomes, cells);
                 }
@@ -214,11 +214,11 @@ impl Batch<'_> {
 
 /// Sends with DF set, which is a property of the socket and not of the datagram. Rare: a Send indication
 /// with DONT-FRAGMENT.
-fn with_dont_fragment(socket: BorrowedFd<'_>, send: impl FnOnce()) {
-    let set = dont_fragment(socket, true, true).is_ok();
+fn with_dont_fragment(socket: BorrowedFd<'_>, v4: bool, send: impl FnOnce()) {
+    let set = dont_fragment(socket, v4, true).is_ok();
     send();
     if set {
-        let _ = dont_fragment(socket, true, false);
+        let _ = dont_fragment(socket, v4, false);
     }
 }
 

@@ -36,6 +36,8 @@ const FIRST_LISTENER: u64 = 1 << 32;
 pub(super) enum Ready {
     Listener(usize),
     Relay(RelayId),
+    /// The same, with ICMP errors about what it has sent.
+    Errors(RelayId),
 }
 
 /// A socket that clients send to.
@@ -126,10 +128,21 @@ impl Sockets {
         if self.events.is_empty() {
             self.rearm();
         }
-        into.extend(self.events.iter().map(|event| match event.data.u64() {
-            relay if relay < FIRST_LISTENER => Ready::Relay(RelayId(relay as u32)),
-            listener => Ready::Listener((listener - FIRST_LISTENER) as usize),
-        }));
+        for event in &self.events {
+            let (flags, number) = (event.flags, event.data.u64());
+            if number >= FIRST_LISTENER {
+                into.push(Ready::Listener((number - FIRST_LISTENER) as usize));
+                continue;
+            }
+            // Errors first: reading them clears the one that would fail the next receive.
+            let relay = RelayId(number as u32);
+            if flags.contains(epoll::EventFlags::ERR) {
+                into.push(Ready::Errors(relay));
+            }
+            if flags.contains(epoll::EventFlags::IN) {
+                into.push(Ready::Relay(relay));
+            }
+        }
         Ok(())
     }
 
@@ -178,6 +191,9 @@ impl Sockets {
         }
         udp::dont_fragment(socket.as_fd(), local.is_ipv4(), false)?;
         udp::coalesce(socket.as_fd());
+        if self.shared.carry.icmp {
+            udp::report_errors(socket.as_fd(), local.is_ipv4())?;
+        }
         socket.bind(&SocketAddr::new(local, port).into())?;
         Ok(socket)
     }

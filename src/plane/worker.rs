@@ -178,6 +178,7 @@ impl Worker<'_> {
         ready.retain(|socket| match socket {
             Ready::Listener(number) => self.receive_clients(now, *number),
             Ready::Relay(relay) => self.receive_peers(now, *relay),
+            Ready::Errors(relay) => self.receive_errors(now, *relay),
         });
         self.ready = ready;
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use turnd::plane::{self, Adopted, Handle, Listen, RelayAddress, RelayRange};
+use turnd::plane::{self, Adopted, Carry, Handle, Listen, RelayAddress, RelayRange};
 use turnd::stun::framing::{Frame, next_frame};
 use turnd::stun::{Attribute, Class, Integrity, Key, Message, Method, TransactionId, Writer};
 use turnd::turn::{NonceKey, NonceKeys, Settings, Transport};
@@ -38,6 +38,16 @@ impl Plane {
         addresses: Vec<RelayAddress>,
         change: impl FnOnce(&mut Settings),
     ) -> Self {
+        Self::start_as(workers, addresses, change, |_| {})
+    }
+
+    /// The same, with other settings of the plane as well.
+    pub(crate) fn start_as(
+        workers: usize,
+        addresses: Vec<RelayAddress>,
+        change: impl FnOnce(&mut Settings),
+        change_plane: impl FnOnce(&mut plane::Settings),
+    ) -> Self {
         let ip = addresses[0].local;
         let mut settings = Settings::new(NonceKeys::from(NonceKey([7; 32])));
         settings.users.add_user(USER, PASSWORD);
@@ -55,12 +65,14 @@ impl Plane {
             addresses,
             ports: relay_ports(),
         };
-        let settings_of_plane = plane::Settings {
+        let mut settings_of_plane = plane::Settings {
             workers,
             listeners,
             relay,
+            carry: Carry::default(),
             streams_per_worker: 1000,
         };
+        change_plane(&mut settings_of_plane);
         let handle = plane::start(
             settings_of_plane,
             Arc::new(settings),

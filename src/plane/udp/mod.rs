@@ -8,12 +8,16 @@
 #![allow(unsafe_code)]
 
 mod control;
+mod errors;
 mod name;
 mod options;
 mod receive;
 mod send;
 
-pub(in crate::plane) use options::{coalesce, dont_fragment, readable, report_destination};
+pub(in crate::plane) use errors::{PathError, path_error};
+pub(in crate::plane) use options::{
+    coalesce, dont_fragment, readable, report_destination, report_errors,
+};
 pub(in crate::plane) use receive::Inbox;
 pub(in crate::plane) use send::{Datagram, Outcome, Outlet};
 
@@ -143,6 +147,82 @@ mod tests {
             [true, false, true, false]
         );
         assert_eq!(receive(&b).len(), 2);
+    }
+
+    /// Addresses that refuse: nobody listens there any more.
+    fn closed(address: &str) -> SocketAddr {
+        socket(address).local_addr().unwrap()
+    }
+
+    #[test]
+    fn d4_the_error_of_one_datagram_costs_no_other() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let (a, b, gone) = (socket(address), socket(address), closed(address));
+            report_errors(a.as_fd(), gone.is_ipv4()).unwrap();
+            let refused = Datagram {
+                to: gone,
+                from: None,
+                parts: [b"x", b"", b""],
+            };
+            let good = datagram(&b, [b"good", b"", b""]);
+            // Alone, in a batch, in front of a run, and behind one.
+            for batch in [
+                &[refused][..],
+                &[good],
+                &[refused, good, refused, good, good, good, refused],
+                &[good, refused, good],
+                &[good; 20],
+            ] {
+                let outcomes = send(&a, batch);
+                for (outcome, sent) in outcomes.iter().zip(batch) {
+                    assert!(outcome.is_none() || sent.to == gone, "{outcomes:?}");
+                }
+            }
+            assert_eq!(receive(&b).len(), 1 + 4 + 2 + 20);
+        }
+    }
+
+    #[test]
+    fn d4_a_pending_error_hides_nothing_that_came_in() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let (a, b, gone) = (socket(address), socket(address), closed(address));
+            report_errors(a.as_fd(), gone.is_ipv4()).unwrap();
+            b.send_to(b"hello", a.local_addr().unwrap()).unwrap();
+            a.send_to(b"x", gone).unwrap();
+            assert_eq!(receive(&a), [(b"hello".to_vec(), b.local_addr().unwrap())]);
+        }
+    }
+
+    #[test]
+    fn d4_an_error_is_read_with_its_destination_type_and_code() {
+        for (address, kind, code) in [("127.0.0.1:0", 3, 3), ("[::1]:0", 1, 4)] {
+            let (a, gone) = (socket(address), closed(address));
+            report_errors(a.as_fd(), gone.is_ipv4()).unwrap();
+            a.send_to(b"x", gone).unwrap();
+            let error = path_error(a.as_fd()).unwrap().unwrap();
+            assert_eq!(error.peer, gone);
+            assert_eq!((error.icmp.kind, error.icmp.code), (kind, code));
+            let none = path_error(a.as_fd()).unwrap_err();
+            assert_eq!(none.kind(), std::io::ErrorKind::WouldBlock);
+        }
+    }
+
+    /// The kernel is the first hop: what its own link does not take comes back at once.
+    #[test]
+    fn h1_a_datagram_that_must_not_be_fragmented_is_too_big_for_its_own_link() {
+        for (address, kind, code) in [("127.0.0.1:0", 3, 4), ("[::1]:0", 2, 0)] {
+            let (a, b) = (socket(address), socket(address));
+            let v4 = kind == 3;
+            report_errors(a.as_fd(), v4).unwrap();
+            // The loopback interface takes 65536 bytes, more than any datagram of IPv4 has.
+            let long = vec![0; if v4 { 65_515 } else { 65_527 }];
+            dont_fragment(a.as_fd(), v4, true).unwrap();
+            let outcomes = send(&a, &[datagram(&b, [&long, b"", b""])]);
+            assert_eq!(outcomes, [Some(libc::EMSGSIZE)]);
+            let error = path_error(a.as_fd()).unwrap().unwrap();
+            assert_eq!((error.icmp.kind, error.icmp.code), (kind, code));
+            assert_eq!(error.peer.ip(), b.local_addr().unwrap().ip());
+        }
     }
 
     #[test]

@@ -28,8 +28,19 @@ pub(in crate::plane) fn report_destination(socket: BorrowedFd<'_>, v4: bool) -> 
     }
 }
 
+/// Asks for the ICMP errors that datagrams of this socket cause, to be read by
+/// [`path_error`](super::path_error). Only where every send and receive knows of pending errors.
+pub(in crate::plane) fn report_errors(socket: BorrowedFd<'_>, v4: bool) -> io::Result<()> {
+    if v4 {
+        set(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1)
+    } else {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1)
+    }
+}
+
 /// Sets or clears Don't Fragment on what the socket sends. Path MTU discovery of the kernel's own stays
-/// off either way: the relay must send what it was given (RFC 8656 §14).
+/// off either way: the relay must send what it was given (RFC 8656 §14). IPv4 without DF asks for OMIT and
+/// not for DONT, under which the kernel keeps to itself what comes back for a datagram sent with DF before.
 pub(in crate::plane) fn dont_fragment(
     socket: BorrowedFd<'_>,
     v4: bool,
@@ -39,7 +50,7 @@ pub(in crate::plane) fn dont_fragment(
         let value = if on {
             libc::IP_PMTUDISC_PROBE
         } else {
-            libc::IP_PMTUDISC_DONT
+            libc::IP_PMTUDISC_OMIT
         };
         set(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value)
     } else {

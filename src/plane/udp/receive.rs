@@ -9,6 +9,7 @@ use std::ptr;
 
 use super::BATCH;
 use super::control::{self, CONTROL, Control};
+use super::errors::{AGAIN, is_of_another};
 use super::name;
 
 /// The largest datagram (or GRO super-packet) that a slot takes in.
@@ -101,6 +102,29 @@ impl Inbox {
     ) -> io::Result<Range<usize>> {
         let start = self.received.len();
         let count = at_most.min(self.room());
+        let mut tries = 0;
+        let filled = loop {
+            match self.receive_into(socket, start, count) {
+                Err(error) if tries < AGAIN && error.raw_os_error().is_some_and(is_of_another) => {
+                    tries += 1;
+                }
+                filled => break filled?,
+            }
+        };
+        for i in start..start + filled {
+            let received = self.describe(i);
+            self.received.push(received);
+        }
+        Ok(start..start + filled)
+    }
+
+    /// One call, into `count` slots from `start`; how many it filled.
+    fn receive_into(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        start: usize,
+        count: usize,
+    ) -> io::Result<usize> {
         for header in &mut self.headers[start..start + count] {
             header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
             header.msg_hdr.msg_controllen = CONTROL;
@@ -120,11 +144,7 @@ impl Inbox {
         if filled < 0 {
             return Err(io::Error::last_os_error());
         }
-        for i in start..start + filled as usize {
-            let received = self.describe(i);
-            self.received.push(received);
-        }
-        Ok(start..start + filled as usize)
+        Ok(filled as usize)
     }
 
     /// What is in a slot.

@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use super::BATCH;
 use super::control::{self, CONTROL, Control};
+use super::errors::{AGAIN, is_of_another};
 use super::name;
 
 /// The kernel cuts one send into at most this many datagrams.
@@ -136,7 +137,7 @@ impl Outlet {
         datagrams: &[Datagram<'_>],
         outcomes: &mut Vec<Outcome>,
     ) {
-        let (mut next, mut done) = (0, 0);
+        let (mut next, mut done, mut tries) = (0, 0, 0);
         while next < self.headers.len() {
             let rest = &mut self.headers[next..];
             let sent = match rest {
@@ -153,16 +154,23 @@ impl Outlet {
                 outcomes.extend(std::iter::repeat_n(None, carried));
                 done += carried;
                 next += sent as usize;
+                tries = 0;
                 continue;
             }
-            let run = self.counts[next];
+            let (run, error) = (self.counts[next], errno());
+            // A run that is refused for its size is not sent again as it is.
+            if tries < AGAIN && is_of_another(error) && (run == 1 || error != libc::EMSGSIZE) {
+                tries += 1;
+                continue;
+            }
             if run > 1 {
                 send_one_by_one(socket, &datagrams[done..done + run], outcomes);
             } else {
-                outcomes.push(Some(errno()));
+                outcomes.push(Some(error));
             }
             done += run;
             next += 1;
+            tries = 0;
         }
     }
 }
