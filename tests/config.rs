@@ -49,6 +49,7 @@ fn what_the_manual_shows_in_comments_is_understood() {
     let bench = Bench::new();
     bench.secret("auth-secret", &"s".repeat(32));
     bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
+    bench.secret("nonce-key", &"n".repeat(32));
     bench.certificate("cert.pem", "key.pem", 2040);
     let loaded = bench.good(&bench.at_home(&uncommented(REFERENCE)));
     assert_eq!(
@@ -120,6 +121,7 @@ const EVERYTHING: &str = "
     [auth]
     secrets = [{ id = 'k2', file = 'a b\"c', algorithm = 'sha256' }]
     users = [{ name = 'bot', password_file = 'bot' }]
+    nonce_key_file = 'a b\"c'
     on_expiry = 'cut'
     password_algorithms = ['sha256', 'md5']
     [limits]
@@ -128,6 +130,12 @@ const EVERYTHING: &str = "
     [peers]
     allow = ['10.1.0.0/16', 'fd00::/8']
     deny = ['192.0.2.0/24']
+    [redirect]
+    to = ['192.0.2.7:3478', '[2001:db8::7]:3478']
+    to_tls = ['192.0.2.7:5349']
+    domain = 'turn2.example.org'
+    when = ['always', 'overload']
+    overload_at = 500
     [tls]
     certificate = 'cert.pem'
     key = 'key.pem'
@@ -264,6 +272,15 @@ fn single_values_are_judged() {
         ("[limits]\ntotal = 99999999999", "limits.total"),
         ("[limits]\nmax_lifetime = '0s'", "limits.max_lifetime"),
         ("[peers]\nallow = ['10.0.0.1/8']", "peers.allow"),
+        ("[redirect]\nto = ['192.0.2.7']", "redirect.to"),
+        ("[redirect]\nto = ['0.0.0.0:3478']", "redirect.to"),
+        ("[redirect]\nto = ['192.0.2.7:0']", "redirect.to"),
+        ("[redirect]\nto_tls = ['[ff02::1]:5349']", "redirect.to_tls"),
+        ("[redirect]\nwhen = ['drained']", "redirect.when"),
+        ("[redirect]\ndomain = 'turn2..org'", "redirect.domain"),
+        ("[redirect]\ndomain = 'a_b.org'", "redirect.domain"),
+        ("[redirect]\noverload_at = 0", "redirect.overload_at"),
+        ("[auth]\nnonce_key_file = 'nowhere'", "auth.nonce_key_file"),
         ("[tls]\ncertificate = 'cert.pem'", "tls.certificate"),
         ("[metrics]\nlisten = 'localhost:9641'", "metrics.listen"),
         ("[log]\nlevel = 'verbose'", "log.level"),
@@ -511,6 +528,94 @@ fn nonces_hold_across_restarts() {
     );
     assert_eq!(keys(users), keys(users));
     assert_ne!(keys(users), keys(one));
+
+    // A key of the fleet goes before all others, and those that are known stay good.
+    bench.secret("nonce-key", &"n".repeat(32));
+    let fleet = "\nnonce_key_file = 'nonce-key'";
+    let with_users = keys(&format!("{users}{fleet}"));
+    let with_secret = keys(&format!("{one}{fleet}"));
+    assert_eq!(with_users.issuing, with_secret.issuing);
+    assert_eq!(with_secret.accepted, [keys(one).issuing]);
+    assert_ne!(with_users, keys(users));
+}
+
+// ---- redirects ----
+
+/// Two servers, and nothing that is odd about them.
+const FLEET: &str = "[auth]\nnonce_key_file = 'nonce-key'\nusers = [{ name = 'bot', password_file = 'bot' }]\n\
+                     [[listen]]\naddress = '127.0.0.1:3478'\n[redirect]\nto = ['192.0.2.7:3478']\n";
+
+fn fleet() -> Bench {
+    let bench = Bench::new();
+    bench.secret("nonce-key", &"n".repeat(32));
+    bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
+    bench
+}
+
+#[test]
+fn a_redirect_is_told_to_the_machine() {
+    let redirect = |text: &str| fleet().good(text).parts.turn.redirect.clone();
+    let told = redirect(FLEET).unwrap();
+    assert_eq!(told.to, ["192.0.2.7:3478".parse().unwrap()]);
+    assert_eq!((told.always, told.on_drain), (false, true));
+    assert_eq!(told.overload_at, Some(100_000));
+    let told = redirect(&format!("{FLEET}when = ['always']\noverload_at = 7")).unwrap();
+    assert_eq!((told.always, told.on_drain), (true, false));
+    assert_eq!(told.overload_at, None);
+    let told = redirect(&format!("{FLEET}overload_at = 7")).unwrap();
+    assert_eq!(told.overload_at, Some(7));
+    assert_eq!(redirect(""), None);
+}
+
+#[test]
+fn a_redirect_that_cannot_work_is_warned_about() {
+    let bench = fleet();
+    let of_redirects = |text: &str| -> Vec<String> {
+        let mut keys = warnings(&bench.good(text));
+        keys.retain(|key| key.starts_with("redirect"));
+        keys
+    };
+    assert_eq!(of_redirects(FLEET), [""; 0]);
+    let to = |target: &str| FLEET.replace("192.0.2.7:3478", target);
+    let without_key = FLEET.replace("nonce_key_file = 'nonce-key'\n", "");
+    let and = |more: &str| format!("{FLEET}{more}");
+    let nowhere = |more: &str| format!("[redirect]\n{more}");
+    let nat = format!("[relay]\nexternal = ['192.0.2.7=127.0.0.1']\n{FLEET}");
+    for (text, key) in [
+        (to("127.0.0.9:3478"), "redirect.to"),
+        (to("192.0.2.7:1000"), "redirect.to"),
+        (without_key, "redirect.to"),
+        (nat.clone(), "redirect.to"),
+        (format!("{nat}when = ['always']"), "redirect.to"),
+        (and("domain = 'turn2.example.org'"), "redirect.domain"),
+        (and("when = []"), "redirect.when"),
+        (and("overload_at = 100001"), "redirect.overload_at"),
+        (nowhere("when = ['always']"), "redirect.when"),
+        (nowhere("overload_at = 7"), "redirect.overload_at"),
+        (nowhere("domain = 'turn2.example.org'"), "redirect.domain"),
+    ] {
+        assert_eq!(of_redirects(&text), [key], "{text}");
+    }
+    // Its own address: a mistake, unless clients come in at another one and are sent there.
+    let own = to("127.0.0.1:3478");
+    assert_eq!(of_redirects(&own), ["redirect.to"; 2]);
+    assert_eq!(
+        of_redirects(&format!("{own}when = ['always']")),
+        ["redirect.to"],
+        "loopback only"
+    );
+    let wildcard = to("127.0.0.5:3478").replace("'127.0.0.1:3478'", "'0.0.0.0:3478'");
+    assert_eq!(of_redirects(&wildcard), ["redirect.to"; 2]);
+}
+
+#[test]
+fn clients_over_tls_are_not_forgotten_by_a_redirect() {
+    let bench = fleet();
+    bench.certificate("cert.pem", "key.pem", 2040);
+    let text = format!("{TLS}\n{FLEET}").replace("[[listen]]\naddress = '127.0.0.1:3478'\n", "");
+    assert!(warnings(&bench.good(&text)).contains(&"redirect.to".to_owned()));
+    let text = format!("{text}to_tls = ['192.0.2.7:5349']");
+    assert!(!warnings(&bench.good(&text)).contains(&"redirect.to".to_owned()));
 }
 
 // ---- certificates ----

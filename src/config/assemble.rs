@@ -60,6 +60,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let (relay, found_by) = assembly.relay();
     let credentials = assembly.credentials();
     let certificate = assembly.certificate(&listeners);
+    let redirect = assembly.redirect(&listeners);
     assembly.check_limits(&relay, &listeners);
     assembly.check_exposure();
     assembly.check_algorithms();
@@ -96,6 +97,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
             ..config.limits
         },
         peers: config.peers.clone(),
+        redirect,
     };
     let streams_per_worker = streams_per_worker(host.descriptors, workers, listeners.len());
     let plane = plane::Settings {

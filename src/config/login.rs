@@ -115,9 +115,12 @@ impl Assembly<'_> {
         }
     }
 
-    /// Keys that hold across restarts and are the same for all servers with the same secrets.
-    fn nonce_keys<'s>(&self, secrets: impl Iterator<Item = &'s Secret>) -> NonceKeys {
-        let mut keys = secrets.map(|secret| derive_nonce_key(secret));
+    /// Keys that hold across restarts and are the same for all servers with the same key file or the same secrets.
+    fn nonce_keys<'s>(&mut self, secrets: impl Iterator<Item = &'s Secret>) -> NonceKeys {
+        let mut keys = self
+            .nonce_key_file()
+            .into_iter()
+            .chain(secrets.map(|secret| derive_nonce_key(secret)));
         if let Some(issuing) = keys.next() {
             return NonceKeys {
                 issuing,
@@ -130,6 +133,24 @@ impl Assembly<'_> {
             // Only a restart is noticed: running clients are asked to try again with a fresh nonce.
             Err(_) => derive_nonce_key(&self.host.process_key),
         })
+    }
+
+    fn nonce_key_file(&mut self) -> Option<NonceKey> {
+        let file = self.config.auth.nonce_key_file.as_ref()?;
+        match secrets::read(file, self.host) {
+            Ok(secret) => {
+                if secret.len() < SHORT_SECRET {
+                    let what = format!("this key has {} bytes: it can be guessed", secret.len());
+                    let remedy = "put a longer one into the file: `turnd genkey` prints one";
+                    self.warning("auth.nonce_key_file", what, remedy);
+                }
+                Some(derive_nonce_key(&secret))
+            }
+            Err(complaint) => {
+                self.report.error("auth.nonce_key_file", complaint);
+                None
+            }
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod document;
 mod host;
 mod login;
 mod problem;
+mod redirect;
 mod schema;
 mod secrets;
 mod section;
@@ -63,6 +64,8 @@ pub struct Config {
     pub max_lifetime: Duration,
     /// `[peers]`
     pub peers: Peers,
+    /// `[redirect]`
+    pub redirect: Redirect,
     /// `[tls]`
     pub tls: Option<CertificateFiles>,
     /// `[metrics] listen`
@@ -115,6 +118,8 @@ pub struct Auth {
     pub secrets: Option<Vec<SecretSource>>,
     /// Static users.
     pub users: Vec<User>,
+    /// Where the key lies that seals nonces; `None`: it is derived from the secrets.
+    pub nonce_key_file: Option<SecretFile>,
     /// What becomes of a call whose credentials expire.
     pub on_expiry: OnExpiry,
     /// What clients are offered.
@@ -154,6 +159,25 @@ pub enum SecretFile {
     Path(PathBuf),
     /// A credential that the service manager hands over.
     Credential(String),
+}
+
+/// `[redirect]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    /// Other servers, for clients over UDP and TCP.
+    pub to: Vec<SocketAddr>,
+    /// Other servers, for clients over TLS and DTLS.
+    pub to_tls: Vec<SocketAddr>,
+    /// The name in the certificate of the other servers, if it is another one.
+    pub domain: Option<String>,
+    /// Are clients always sent there?
+    pub always: bool,
+    /// Are they while this server drains?
+    pub drain: bool,
+    /// Are they while there is too much to do here?
+    pub overload: bool,
+    /// How many allocations are too many; `None`: as many as are allowed.
+    pub overload_at: Option<u32>,
 }
 
 /// `[log]`

@@ -1,6 +1,7 @@
 //! Every key of the configuration, in the order of the manual: its name, its kind, its bounds and its default.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -11,7 +12,9 @@ use super::certificate::CertificateFiles;
 use super::document::{Node, Table, Value};
 use super::problem::Complaint;
 use super::section::{Notes, Section, whole_number};
-use super::{Auth, Config, External, Log, LogFormat, Relay, SecretSource, Server, User, values};
+use super::{
+    Auth, Config, External, Log, LogFormat, Redirect, Relay, SecretSource, Server, User, values,
+};
 
 const TRANSPORTS: [(&str, Transport); 3] = [
     ("udp", Transport::Udp),
@@ -34,6 +37,20 @@ const LOG_FORMATS: [(&str, LogFormat); 4] = [
     ("journal", LogFormat::Journal),
 ];
 
+const OCCASIONS: [(&str, Occasion); 3] = [
+    ("always", Occasion::Always),
+    ("drain", Occasion::Drain),
+    ("overload", Occasion::Overload),
+];
+
+/// When clients are sent elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Occasion {
+    Always,
+    Drain,
+    Overload,
+}
+
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 3600);
@@ -41,6 +58,8 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_REALM: usize = 127;
 /// RFC 8489 §14.3: fewer than 509 bytes.
 const LONGEST_USERNAME: usize = 508;
+/// RFC 8489 §14.16, and the DNS.
+const LONGEST_DOMAIN: usize = 253;
 const MOST_WORKERS: u32 = 254;
 
 pub(super) fn read(table: &Table, notes: &Notes) -> Config {
@@ -60,6 +79,7 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
         limits,
         max_lifetime,
         peers: root.table("peers", peers),
+        redirect: root.table("redirect", redirect),
         tls: root.table("tls", tls),
         metrics: root.table("metrics", |section| {
             section.parsed("listen", values::socket_address)
@@ -218,6 +238,7 @@ fn auth(section: &mut Section<'_>) -> Auth {
     Auth {
         secrets: secrets.map(|secrets| secrets.into_iter().flatten().collect()),
         users: users.into_iter().flatten().flatten().collect(),
+        nonce_key_file: section.secret_file("nonce_key_file"),
         on_expiry: section
             .parsed("on_expiry", |text| values::word(text, &ON_EXPIRY))
             .unwrap_or(OnExpiry::Refresh),
@@ -376,6 +397,51 @@ fn peers(section: &mut Section<'_>) -> Peers {
         allow: section.list("allow", values::prefix).unwrap_or_default(),
         deny: section.list("deny", values::prefix).unwrap_or_default(),
     }
+}
+
+fn redirect(section: &mut Section<'_>) -> Redirect {
+    let when = section.list("when", |text| values::word(text, &OCCASIONS));
+    let when = when.unwrap_or_else(|| vec![Occasion::Drain, Occasion::Overload]);
+    Redirect {
+        to: section.list("to", target).unwrap_or_default(),
+        to_tls: section.list("to_tls", target).unwrap_or_default(),
+        domain: section.parsed("domain", domain),
+        always: when.contains(&Occasion::Always),
+        drain: when.contains(&Occasion::Drain),
+        overload: when.contains(&Occasion::Overload),
+        overload_at: section.number("overload_at", 1, u32::MAX),
+    }
+}
+
+/// An address that clients can be sent to.
+fn target(text: &str) -> Result<SocketAddr, Complaint> {
+    let address = values::socket_address(text)?;
+    if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
+        return Err(Complaint::new(
+            format!("{address} is not the address of one server"),
+            "write the address and port at which clients reach the other server",
+        ));
+    }
+    Ok(address)
+}
+
+/// A DNS name (RFC 8489 §14.16).
+fn domain(text: &str) -> Result<String, Complaint> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || letter == '-')
+    };
+    if text.len() <= LONGEST_DOMAIN && text.split('.').all(label) {
+        return Ok(text.to_owned());
+    }
+    Err(Complaint::new(
+        format!("`{text}` is not a domain name"),
+        "write the name in the certificate of the other servers, as in \"turn2.example.org\"",
+    ))
 }
 
 fn tls(section: &mut Section<'_>) -> Option<CertificateFiles> {

@@ -13,6 +13,7 @@ impl Display for Config {
         self.show_addresses(f)?;
         self.show_auth(f)?;
         self.show_limits(f)?;
+        self.show_redirect(f)?;
         let Self {
             tls, metrics, log, ..
         } = self;
@@ -139,6 +140,10 @@ impl Config {
                 secret_file(&user.password_file)
             )?;
         }
+        writeln!(f, "]")?;
+        if let Some(file) = &auth.nonce_key_file {
+            writeln!(f, "nonce_key_file = {}", secret_file(file))?;
+        }
         let on_expiry = match auth.on_expiry {
             OnExpiry::New => "new",
             OnExpiry::Refresh => "refresh",
@@ -146,7 +151,7 @@ impl Config {
         };
         writeln!(
             f,
-            "]\non_expiry = \"{on_expiry}\"\npassword_algorithms = [{}]\nusername_anonymity = {}",
+            "on_expiry = \"{on_expiry}\"\npassword_algorithms = [{}]\nusername_anonymity = {}",
             algorithms(auth.password_algorithms),
             auth.username_anonymity
         )
@@ -184,6 +189,32 @@ fn algorithms(offered: PasswordAlgorithms) -> &'static str {
         PasswordAlgorithms::Md5 => "\"md5\"",
         PasswordAlgorithms::Sha256AndMd5 => "\"md5\", \"sha256\"",
         PasswordAlgorithms::Sha256 => "\"sha256\"",
+    }
+}
+
+impl Config {
+    fn show_redirect(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let redirect = &self.redirect;
+        let when = [
+            ("always", redirect.always),
+            ("drain", redirect.drain),
+            ("overload", redirect.overload),
+        ];
+        let when = when.iter().filter(|(_, sends)| *sends);
+        writeln!(
+            f,
+            "\n[redirect]\nto = [{}]\nto_tls = [{}]\nwhen = [{}]",
+            quoted(&redirect.to),
+            quoted(&redirect.to_tls),
+            quoted(when.map(|(word, _)| word))
+        )?;
+        if let Some(domain) = &redirect.domain {
+            writeln!(f, "domain = {}", text(domain))?;
+        }
+        match redirect.overload_at {
+            Some(most) => writeln!(f, "overload_at = {most}"),
+            None => writeln!(f, "# overload_at: at limits.total"),
+        }
     }
 }
 

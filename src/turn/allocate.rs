@@ -48,12 +48,18 @@ impl Server {
         if peers::is_tunnel(request.from.five_tuple.client.ip()) {
             return Err(Reject::Forbidden);
         }
+        // 11
+        if let Some(alternate) = self.alternate(request) {
+            return Err(Reject::TryAlternate(alternate));
+        }
         if self.draining {
             return Err(Reject::Capacity);
         }
         // 10. Before anything is opened.
         let claim = self.claim(request, person)?;
-        let relays = wanted.open(request, relays)?;
+        let Some(relays) = wanted.open(request, relays) else {
+            return Err(self.no_capacity(request));
+        };
         let allocation = self.new_allocation(request, user, relays, claim, lifetime);
         let success = told(&allocation, request, families);
         self.events.push_back(announced(&allocation, lifetime));
@@ -61,12 +67,12 @@ impl Server {
         Ok(success)
     }
 
-    fn claim(&self, request: &Request<'_>, person: u64) -> Result<Claim, Reject> {
+    fn claim(&mut self, request: &Request<'_>, person: u64) -> Result<Claim, Reject> {
         let client = request.from.five_tuple.client.ip();
         let claim = self.quotas.claim(person, client, &request.settings.limits);
         claim.map_err(|limit| match limit {
             Limit::User | Limit::Client => Reject::Quota,
-            Limit::Total => Reject::Capacity,
+            Limit::Total => self.no_capacity(request),
         })
     }
 
@@ -149,12 +155,12 @@ impl Wanted {
         })
     }
 
-    /// Opens what is wanted: of two families whichever can be had.
+    /// Opens what is wanted, if it can be had: of two families whichever can.
     fn open(
         &self,
         request: &Request<'_>,
         relays: &mut impl Relays,
-    ) -> Result<(Relay, Option<Relay>), Reject> {
+    ) -> Option<(Relay, Option<Relay>)> {
         let mut open = |family, port| {
             let now = request.now;
             relays.open(Want { family, port, now }).ok()
@@ -166,7 +172,6 @@ impl Wanted {
                 (None, v6) => v6.map(|v6| (v6, None)),
             },
         }
-        .ok_or(Reject::Capacity)
     }
 }
 

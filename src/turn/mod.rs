@@ -28,6 +28,7 @@ mod peers;
 mod permission;
 mod prefix;
 mod quota;
+mod redirect;
 mod refresh;
 mod relay;
 mod relays;
@@ -47,6 +48,7 @@ pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
 pub use offer::{ListenerAlgorithms, PasswordAlgorithms};
 pub use peers::Peers;
 pub use quota::Quotas;
+pub use redirect::Redirect;
 pub use relays::{
     Families, NoCapacity, Reach, Relay, RelayId, Relays, ReservationToken, Want, WantedPort,
 };

@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 
-use crate::stun::{AddressError, Attribute, Class, ErrorCode, Method, Writer};
+use crate::stun::{AddressError, Attribute, Class, ErrorCode, Integrity, Method, Writer};
 
 use super::authenticate::User;
 use super::nonce::Nonce;
 use super::offer::Offer;
+use super::redirect::Alternate;
 use super::request::Request;
-use super::{Family, Refusal, Reply, ReservationToken};
+use super::{Family, Refusal, Reply, ReservationToken, Transport};
 
 /// A request that was carried out.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Allocated {
 /// An authenticated request that was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reject {
+    /// 300, with where to go.
+    TryAlternate(Alternate),
     /// 400
     BadRequest,
     /// 403
@@ -60,6 +63,7 @@ pub(super) enum Reject {
 impl Reject {
     fn code(self) -> ErrorCode {
         match self {
+            Self::TryAlternate(_) => ErrorCode::TRY_ALTERNATE,
             Self::BadRequest => ErrorCode::BAD_REQUEST,
             Self::Forbidden => ErrorCode::FORBIDDEN,
             Self::UnknownAttributes => ErrorCode::UNKNOWN_ATTRIBUTE,
@@ -92,6 +96,9 @@ pub(super) fn signed(
             writer.error(reject.code(), reject.code().reason());
             if *reject == Reject::UnknownAttributes {
                 writer.unknown_attributes(request.message.unknown_required());
+            }
+            if let Reject::TryAlternate(alternate) = reject {
+                put_alternate(alternate, request, user, &mut writer);
             }
         }
     }
@@ -188,6 +195,34 @@ fn put_success(success: &Success, request: &Request<'_>, writer: &mut Writer<'_>
             writer.u32(Attribute::LIFETIME, *lifetime);
         }
         Success::Done => {}
+    }
+}
+
+/// Where to go, and what is good there (RFC 8489 §10): the servers share the key of nonces, so the client's own \[300-2\].
+fn put_alternate(
+    alternate: &Alternate,
+    request: &Request<'_>,
+    user: &User<'_>,
+    writer: &mut Writer<'_>,
+) {
+    for &server in std::iter::once(&alternate.first).chain(&alternate.second) {
+        writer.address(Attribute::ALTERNATE_SERVER, server);
+    }
+    let secured = matches!(
+        request.from.five_tuple.transport,
+        Transport::Tls | Transport::Dtls
+    );
+    let redirect = request.settings.redirect.as_ref();
+    if let Some(domain) = redirect.and_then(|redirect| redirect.domain.as_ref())
+        && secured
+        && user.integrity == Integrity::Sha256
+    {
+        writer.bytes(Attribute::ALTERNATE_DOMAIN, domain.as_bytes());
+    }
+    if let (Some(Ok(realm)), Some(Ok(nonce))) = (request.message.realm(), request.message.nonce()) {
+        writer
+            .bytes(Attribute::REALM, realm)
+            .bytes(Attribute::NONCE, nonce);
     }
 }
 

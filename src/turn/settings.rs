@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
-use super::{ListenerAlgorithms, PasswordAlgorithms, Peers, Users};
+use super::{ListenerAlgorithms, PasswordAlgorithms, Peers, Redirect, Users};
 
 /// What the machine must be told. Replaced as a whole, never changed in place.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Which peers may be reached.
     pub peers: Peers,
+    /// Where else clients find a server, and when they are sent there.
+    pub redirect: Option<Redirect>,
 }
 
 impl Settings {
@@ -50,6 +52,7 @@ impl Settings {
             max_lifetime: Duration::from_secs(3600),
             limits: Limits::default(),
             peers: Peers::default(),
+            redirect: None,
         }
     }
 }
