@@ -98,6 +98,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         },
         peers: config.peers.clone(),
         redirect,
+        tcp_relay: None,
     };
     let streams_per_worker = streams_per_worker(host.descriptors, workers, listeners.len());
     let plane = plane::Settings {

@@ -72,6 +72,7 @@ impl Worker<'_> {
                     Body::Reply(reply..self.outbox.replies.len()),
                 );
             }
+            Verdict::Later => {}
             Verdict::Drop(cause) => self.cells.dropped(cause),
             Verdict::ToClient { .. } => {
                 debug_assert!(false, "a client's packet never goes to a client directly")
@@ -104,7 +105,7 @@ impl Worker<'_> {
                 }
             }
             Verdict::Drop(cause) => self.cells.dropped(cause),
-            Verdict::ToPeer { .. } | Verdict::Reply(_) => {
+            Verdict::ToPeer { .. } | Verdict::Reply(_) | Verdict::Later => {
                 debug_assert!(false, "a peer's packet goes to its client or nowhere");
             }
         }

@@ -14,6 +14,7 @@ pub(super) fn event(event: &Event) {
             "allocated"
         ),
         Event::Released(ended) => log_end(ended),
+        Event::Connect(_) => {}
     }
 }
 

@@ -21,7 +21,8 @@ use super::ports::{MAX_RELAYS, Owner, Ports};
 use super::reservations::Reserved;
 use super::udp;
 use crate::turn::{
-    Families, Family, NoCapacity, Reach, Relay, RelayId, Relays, ReservationToken, Want, WantedPort,
+    Families, Family, NoCapacity, Reach, Relay, RelayId, RelayProtocol, Relays, ReservationToken,
+    Want, WantedPort,
 };
 
 /// How many ready sockets one look at the set reports at most.
@@ -302,6 +303,9 @@ impl Sockets {
 
 impl Relays for Sockets {
     fn open(&mut self, want: Want) -> Result<Relay, NoCapacity> {
+        if want.protocol == RelayProtocol::Tcp {
+            return Err(NoCapacity);
+        }
         let v4 = want.family == Family::V4;
         let mut token = None;
         let (socket, address, port) = match want.port {

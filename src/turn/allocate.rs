@@ -14,7 +14,9 @@ use super::quota::{Claim, Limit};
 use super::request::Request;
 use super::response::{self, Reject, Success};
 use super::server::Server;
-use super::{Allocated, Event, Families, Family, Relay, Relays, Traffic, Want, WantedPort};
+use super::{
+    Allocated, Event, Families, Family, Relay, RelayProtocol, Relays, Traffic, Want, WantedPort,
+};
 
 impl Server {
     /// RFC 8656 §7.2; the numbers are the RFC's. Dispatch has done 1: `user` is authenticated.
@@ -36,9 +38,7 @@ impl Server {
             };
         }
         // 3
-        if request.requested_transport()? != UDP {
-            return Err(Reject::TransportProtocol);
-        }
+        let protocol = requested_protocol(request)?;
         // 4. Nothing to check: the DF bit can be set.
         // 5 to 9
         let person = self.quotas.owner(request.settings.users.person(user.name));
@@ -57,10 +57,13 @@ impl Server {
         }
         // 10. Before anything is opened.
         let claim = self.claim(request, person)?;
-        let Some(relays) = wanted.open(request, relays) else {
+        let Some(relays) = wanted.open(request, protocol, relays) else {
             return Err(self.no_capacity(request));
         };
-        let allocation = self.new_allocation(request, user, relays, claim, lifetime);
+        let mut allocation = self.new_allocation(request, user, relays, claim, lifetime);
+        if protocol == RelayProtocol::Tcp {
+            allocation.connections = Some(Box::default());
+        }
         let success = told(&allocation, request, families);
         self.events.push_back(announced(&allocation, lifetime));
         self.allocations.insert(allocation);
@@ -98,6 +101,7 @@ impl Server {
             permissions: Permissions::default(),
             channels: Channels::default(),
             icmp: IcmpBudget::default(),
+            connections: None,
             to_peer: Traffic::default(),
             to_client: Traffic::default(),
             birth: Birth {
@@ -159,11 +163,17 @@ impl Wanted {
     fn open(
         &self,
         request: &Request<'_>,
+        protocol: RelayProtocol,
         relays: &mut impl Relays,
     ) -> Option<(Relay, Option<Relay>)> {
         let mut open = |family, port| {
-            let now = request.now;
-            relays.open(Want { family, port, now }).ok()
+            let want = Want {
+                protocol,
+                family,
+                port,
+                now: request.now,
+            };
+            relays.open(want).ok()
         };
         match *self {
             Self::One(family, port) => open(family, port).map(|relay| (relay, None)),
@@ -173,6 +183,25 @@ impl Wanted {
             },
         }
     }
+}
+
+/// The protocol that is wanted between relay and peers. What goes with UDP only is refused with TCP (RFC 6062 §5.1).
+fn requested_protocol(request: &Request<'_>) -> Result<RelayProtocol, Reject> {
+    match request.requested_transport()? {
+        UDP => return Ok(RelayProtocol::Udp),
+        TCP if request.settings.tcp_relay.is_some() => {}
+        _ => return Err(Reject::TransportProtocol),
+    }
+    let of_udp = [
+        Attribute::DONT_FRAGMENT,
+        Attribute::EVEN_PORT,
+        Attribute::RESERVATION_TOKEN,
+    ];
+    let stream = request.from.five_tuple.transport.is_stream();
+    if !stream || of_udp.iter().any(|attribute| request.has(*attribute)) {
+        return Err(Reject::BadRequest);
+    }
+    Ok(RelayProtocol::Tcp)
 }
 
 /// What the client is told of its allocation, at first and when it repeats its request.
@@ -208,5 +237,6 @@ fn announced(allocation: &Allocation, lifetime: Duration) -> Event {
     }))
 }
 
-/// The IP protocol number of UDP.
+/// IP protocol numbers.
 const UDP: u8 = 17;
+const TCP: u8 = 6;

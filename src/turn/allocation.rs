@@ -11,6 +11,7 @@ use slab::Slab;
 use crate::stun::{Key, TransactionId};
 
 use super::channel::Channels;
+use super::connect::Connections;
 use super::expiry::Expiry;
 use super::icmp::IcmpBudget;
 use super::permission::Permissions;
@@ -27,6 +28,8 @@ pub(super) struct Allocation {
     pub(super) permissions: Permissions,
     pub(super) channels: Channels,
     pub(super) icmp: IcmpBudget,
+    /// Of a TCP allocation only.
+    pub(super) connections: Option<Box<Connections>>,
     pub(super) to_peer: Traffic,
     pub(super) to_client: Traffic,
     pub(super) birth: Birth,
@@ -120,7 +123,8 @@ impl Allocation {
         } else {
             *second
         };
-        self.permissions.retain(|peer| Family::of(peer) != family);
+        self.permissions_mut()
+            .retain(|peer| Family::of(peer) != family);
         self.channels.retain(|peer| Family::of(peer.ip()) != family);
         Some(taken)
     }

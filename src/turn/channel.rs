@@ -26,6 +26,10 @@ impl Server {
         let settings = request.settings;
         let now = request.now.instant;
         let allocation = self.allocation_of(request, user)?;
+        // Channels carry datagrams.
+        if allocation.connections.is_some() {
+            return Err(Reject::BadRequest);
+        }
 
         let number = request.channel_number()?;
         let peer = request.peer()?;

@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::verdict::labels;
-use super::{Family, FiveTuple, RelayId, Transport};
+use super::{ConnectionId, Family, FiveTuple, RelayId, Transport};
 
 /// Something that happened to an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Event {
     Allocated(Box<Allocated>),
     /// An allocation ended. Its relays are closed already.
     Released(Box<Ended>),
+    /// A client wants to be connected to a peer; [`Server::connected`](super::Server::connected) waits for the outcome.
+    Connect(Box<Connect>),
 }
 
 /// A new allocation.
@@ -46,6 +48,21 @@ pub struct Ended {
     pub to_client: Traffic,
     /// How long it lived.
     pub age: Duration,
+}
+
+/// A connection that a client wants (RFC 6062 §5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// The TCP relay to connect from.
+    pub relay: RelayId,
+    /// The name that the connection shall have.
+    pub id: ConnectionId,
+    /// Where to.
+    pub peer: SocketAddr,
+    /// How long the peer has time to accept.
+    pub timeout: Duration,
+    /// How long after the beginning a failure is reported, however early it is known: longer than the timeout.
+    pub failure_after: Duration,
 }
 
 labels! {
@@ -85,6 +102,8 @@ pub struct Census {
     /// Allocations, by [`Transport::index`](super::Transport::index) of the client and
     /// [`Family::index`](super::Family::index) of the relay; a dual allocation counts in both families.
     pub allocations: [[u64; Family::ALL.len()]; Transport::ALL.len()],
+    /// How many of the allocations are TCP allocations (RFC 6062).
+    pub tcp_allocations: u64,
     /// Permissions that have not expired.
     pub permissions: u64,
     /// Channels that have not expired.
@@ -101,6 +120,7 @@ impl AddAssign for Census {
         {
             *sum += more;
         }
+        self.tcp_allocations += other.tcp_allocations;
         self.permissions += other.permissions;
         self.channels += other.channels;
     }

@@ -17,6 +17,7 @@ mod allocation;
 mod authenticate;
 mod binding;
 mod channel;
+mod connect;
 mod event;
 mod expiry;
 mod five_tuple;
@@ -41,7 +42,7 @@ mod verdict;
 
 use std::time::Instant;
 
-pub use event::{Allocated, Census, EndReason, Ended, Event, Traffic};
+pub use event::{Allocated, Census, Connect, EndReason, Ended, Event, Traffic};
 pub use expiry::Expiry;
 pub use five_tuple::{Client, Family, FiveTuple, Path, Transport};
 pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
@@ -50,10 +51,11 @@ pub use peers::Peers;
 pub use quota::Quotas;
 pub use redirect::Redirect;
 pub use relays::{
-    Families, NoCapacity, Reach, Relay, RelayId, Relays, ReservationToken, Want, WantedPort,
+    Addressee, Carried, Claimant, ConnectionId, Families, NoCapacity, Reach, Relay, RelayId,
+    RelayProtocol, Relays, ReservationToken, Want, WantedPort,
 };
 pub use server::Server;
-pub use settings::{Limits, NonceKey, NonceKeys, OnExpiry, Settings};
+pub use settings::{Limits, NonceKey, NonceKeys, OnExpiry, Settings, TcpRelay};
 pub use verdict::{Cause, Head, Refusal, Reply, Verdict};
 
 /// The time, as the plane read it.

@@ -38,7 +38,7 @@ impl Server {
         }
         let peers = peers.iter().map(|peer| peer.ip());
         allocation
-            .permissions
+            .permissions_mut()
             .install(peers, now, settings.limits.permissions)?;
         Ok(Success::Done)
     }

@@ -1,8 +1,9 @@
 //! Where relayed transport addresses come from: the one trait of the machine.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
-use super::{Family, Now};
+use super::{Client, Family, Now};
 
 /// The plane's relay sockets, or the simulated ones of a test.
 pub trait Relays {
@@ -22,6 +23,28 @@ pub trait Relays {
 
     /// Which families relayed transport addresses can have.
     fn families(&self) -> Families;
+
+    /// Lets the peer connection that the plane has in hand be claimed under `id`, on whichever worker. False, and it
+    /// stays in hand, if that name is taken; as with all that is about connections, who opens no TCP relay has none.
+    fn offer(&mut self, _id: ConnectionId, _addressee: Addressee) -> bool {
+        false
+    }
+
+    /// Takes a connection into the plane's hand, once: false if none of that name was offered to this claimant, or if
+    /// it has been claimed, has been closed or has waited for too long.
+    fn claim(&mut self, _id: ConnectionId, _claimant: Claimant) -> bool {
+        false
+    }
+
+    /// Whether a connection that was offered is open, claimed or not.
+    fn is_connected(&self, _id: ConnectionId) -> bool {
+        false
+    }
+
+    /// Closes a connection, or stops connecting it, and tells what went through it.
+    fn disconnect(&mut self, _id: ConnectionId) -> Carried {
+        Carried::default()
+    }
 }
 
 /// Names an open relay. Small and dense: the machine uses it as an index.
@@ -43,9 +66,57 @@ pub struct Relay {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReservationToken(pub [u8; 8]);
 
+/// Names a connection between a TCP relay and a peer (RFC 6062): CONNECTION-ID. Unguessable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId(pub u32);
+
+/// Whom a peer connection is kept for.
+#[derive(Clone, Copy, Debug)]
+pub struct Addressee {
+    /// The relay it belongs to.
+    pub relay: RelayId,
+    /// The client of the allocation: who claims the connection must have the same IP address.
+    pub client: Client,
+    /// Stands for the user of the allocation: equal for equal names, on every worker of this process.
+    pub owner: u64,
+    /// It is closed if nobody has claimed it by then.
+    pub expires: Instant,
+}
+
+/// Who claims a peer connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Claimant {
+    /// Stands for the user.
+    pub owner: u64,
+    /// Where the claim comes from.
+    pub client: IpAddr,
+    /// When.
+    pub now: Instant,
+}
+
+/// How many bytes a connection has carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// From the client to the peer.
+    pub to_peer: u64,
+    /// From the peer to the client.
+    pub to_client: u64,
+}
+
+/// The transport protocol between a relay and its peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RelayProtocol {
+    /// Datagrams.
+    Udp,
+    /// Connections, which are accepted as soon as the relay is open (RFC 6062).
+    Tcp,
+}
+
 /// The relayed transport address that is wanted.
 #[derive(Clone, Copy, Debug)]
 pub struct Want {
+    /// Its protocol. No port is reserved for [`RelayProtocol::Tcp`].
+    pub protocol: RelayProtocol,
     /// Its family. With [`WantedPort::Reserved`] that of the reservation counts and this one does not.
     pub family: Family,
     /// Its port.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::stun::{Attribute, ChannelNumber, Malformed, Message};
 
 use super::response::Reject;
-use super::{Client, Family, Now, OnExpiry, ReservationToken, Settings, keys};
+use super::{Client, ConnectionId, Family, Now, OnExpiry, ReservationToken, Settings, keys};
 
 /// A request: the message, who sent it, when, and the settings it is judged by.
 ///
@@ -19,6 +19,12 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// The connection it is about.
+    pub(super) fn connection_id(&self) -> Result<ConnectionId, Reject> {
+        let id = optional(self.message.connection_id())?;
+        id.map(ConnectionId).ok_or(Reject::BadRequest)
+    }
+
     /// How long the allocation should live, in seconds.
     pub(super) fn lifetime(&self) -> Result<Option<u32>, Reject> {
         optional(self.message.lifetime())

@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 
-use crate::stun::{AddressError, Attribute, Class, ErrorCode, Integrity, Method, Writer};
+use crate::stun::{
+    AddressError, Attribute, Class, ErrorCode, Integrity, Key, Method, TransactionId, Writer,
+};
 
 use super::authenticate::User;
 use super::nonce::Nonce;
 use super::offer::Offer;
 use super::redirect::Alternate;
 use super::request::Request;
-use super::{Family, Refusal, Reply, ReservationToken, Transport};
+use super::{Client, ConnectionId, Family, Refusal, Reply, ReservationToken, Transport};
 
 /// A request that was carried out.
 #[derive(Debug)]
@@ -18,8 +20,10 @@ pub(super) enum Success {
     Allocated(Allocated),
     /// Refresh: the seconds that are left.
     Refreshed(u32),
-    /// CreatePermission and ChannelBind, which have nothing to tell.
+    /// CreatePermission, ChannelBind and ConnectionBind, which have nothing to tell.
     Done,
+    /// Connect, which is answered when its outcome is known.
+    Later,
 }
 
 /// What a client is told of its allocation.
@@ -54,6 +58,10 @@ pub(super) enum Reject {
     TransportProtocol,
     /// 443
     PeerFamily,
+    /// 446
+    ConnectionExists,
+    /// 447
+    ConnectionFailed,
     /// 486
     Quota,
     /// 508
@@ -72,6 +80,8 @@ impl Reject {
             Self::WrongCredentials => ErrorCode::WRONG_CREDENTIALS,
             Self::TransportProtocol => ErrorCode::UNSUPPORTED_TRANSPORT_PROTOCOL,
             Self::PeerFamily => ErrorCode::PEER_ADDRESS_FAMILY_MISMATCH,
+            Self::ConnectionExists => ErrorCode::CONNECTION_ALREADY_EXISTS,
+            Self::ConnectionFailed => ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE,
             Self::Quota => ErrorCode::ALLOCATION_QUOTA_REACHED,
             Self::Capacity => ErrorCode::INSUFFICIENT_CAPACITY,
         }
@@ -114,6 +124,53 @@ pub(super) fn signed(
         code,
         refusal: matches!(outcome, Err(Reject::WrongCredentials)).then_some(Refusal::WrongUser),
         authenticated: true,
+    }
+}
+
+/// What it takes to answer a Connect later.
+pub(super) struct Deferred {
+    pub(super) transaction: TransactionId,
+    key: Key,
+    integrity: Integrity,
+}
+
+impl Deferred {
+    pub(super) fn new(request: &Request<'_>, user: &User<'_>) -> Self {
+        Self {
+            transaction: request.message.transaction_id(),
+            key: user.key.clone(),
+            integrity: user.integrity,
+        }
+    }
+
+    /// The answer to a Connect, to wherever its client is by then.
+    pub(super) fn connected(
+        &self,
+        outcome: Result<ConnectionId, Reject>,
+        to: Client,
+        reply: &mut Vec<u8>,
+    ) -> Reply {
+        let (method, id) = (Method::CONNECT, self.transaction);
+        let (writer, code) = match outcome {
+            Ok(connection) => {
+                let mut writer = Writer::new(reply, Class::Success, method, id);
+                writer.u32(Attribute::CONNECTION_ID, connection.0);
+                (writer, 0)
+            }
+            Err(reject) => {
+                let mut writer = Writer::new(reply, Class::Error, method, id);
+                writer.error(reject.code(), reject.code().reason());
+                (writer, reject.code().0)
+            }
+        };
+        writer.finish_with_integrity(&self.key, self.integrity);
+        Reply {
+            to,
+            method,
+            code,
+            refusal: None,
+            authenticated: true,
+        }
     }
 }
 
@@ -194,7 +251,7 @@ fn put_success(success: &Success, request: &Request<'_>, writer: &mut Writer<'_>
         Success::Refreshed(lifetime) => {
             writer.u32(Attribute::LIFETIME, *lifetime);
         }
-        Success::Done => {}
+        Success::Done | Success::Later => {}
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
 
 /// The protocol machine of one worker.
 pub struct Server {
-    settings: Arc<Settings>,
+    pub(super) settings: Arc<Settings>,
     /// How often the settings were replaced.
     generation: u32,
     nonces: Nonces,
@@ -84,7 +84,8 @@ impl Server {
             let Some(allocation) = self.allocations.get_mut(id) else {
                 continue;
             };
-            allocation.permissions.retain(stays);
+            allocation.permissions_mut().retain(stays);
+            allocation.retain_connections(relays, |peer| stays(peer.ip()));
             allocation.channels.retain(|peer| stays(peer.ip()));
             if new.on_expiry == OnExpiry::Cut {
                 let end = now.instant + keys::until_expiry(allocation.owner.expiry, now);
@@ -183,7 +184,8 @@ impl Server {
             for relay in allocation.relays() {
                 census.allocations[transport][relay.family().index()] += 1;
             }
-            census.permissions += allocation.permissions.live(now.instant) as u64;
+            census.tcp_allocations += u64::from(allocation.connections.is_some());
+            census.permissions += allocation.live_permissions(now.instant) as u64;
             census.channels += allocation.channels.live(now.instant) as u64;
         }
         census
@@ -210,7 +212,7 @@ impl Server {
         relays: &mut impl Relays,
         reply: &mut Vec<u8>,
     ) -> Verdict {
-        if !METHODS.contains(&message.method()) {
+        if !self.answers(message.method()) {
             return Verdict::Drop(Cause::UnknownMethod);
         }
         if !has_way_back(from, relays) {
@@ -231,10 +233,19 @@ impl Server {
         match self.authenticate(&request) {
             Ok(user) => {
                 let outcome = self.carry_out(&request, &user, relays);
+                if matches!(outcome, Ok(Success::Later)) {
+                    return Verdict::Later;
+                }
                 Verdict::Reply(response::signed(&outcome, &request, &user, reply))
             }
             Err(denial) => self.deny(&denial, &request, reply),
         }
+    }
+
+    /// What TCP allocations need is as unknown as any other method while there are none.
+    fn answers(&self, method: Method) -> bool {
+        METHODS.contains(&method)
+            || self.settings.tcp_relay.is_some() && TCP_METHODS.contains(&method)
     }
 
     /// RFC 8489 §6.3.1: unknown attributes are judged once the request is authenticated, and before anything else.
@@ -252,6 +263,8 @@ impl Server {
             Method::REFRESH => self.refresh(request, user, relays),
             Method::CREATE_PERMISSION => self.create_permission(request, user, relays),
             Method::CHANNEL_BIND => self.channel_bind(request, user, relays),
+            Method::CONNECT => self.connect(request, user, relays),
+            Method::CONNECTION_BIND => self.connection_bind(request, user, relays),
             _ => Err(Reject::BadRequest),
         }
     }
@@ -329,9 +342,10 @@ impl Server {
         now: Now,
         relays: &mut impl Relays,
     ) {
-        let Some(allocation) = self.allocations.remove(id) else {
+        let Some(mut allocation) = self.allocations.remove(id) else {
             return;
         };
+        allocation.close_connections(None, relays);
         for relay in allocation.relays() {
             relays.close(relay.id);
         }
@@ -348,10 +362,10 @@ impl Server {
 
     /// Ends the half of a dual allocation that has a relay of this family.
     pub(super) fn end_half(&mut self, id: AllocationId, family: Family, relays: &mut impl Relays) {
-        let taken = self
-            .allocations
-            .get_mut(id)
-            .and_then(|allocation| allocation.take_relay(family));
+        let taken = self.allocations.get_mut(id).and_then(|allocation| {
+            allocation.close_connections(Some(family), relays);
+            allocation.take_relay(family)
+        });
         if let Some(relay) = taken {
             self.allocations.forget_relay(relay.id);
             relays.close(relay.id);
@@ -411,3 +425,6 @@ const METHODS: [Method; 5] = [
     Method::CREATE_PERMISSION,
     Method::CHANNEL_BIND,
 ];
+
+/// Those of RFC 6062.
+const TCP_METHODS: [Method; 2] = [Method::CONNECT, Method::CONNECTION_BIND];

@@ -35,6 +35,8 @@ pub struct Settings {
     pub peers: Peers,
     /// Where else clients find a server, and when they are sent there.
     pub redirect: Option<Redirect>,
+    /// What TCP allocations (RFC 6062) may do; without it there are none.
+    pub tcp_relay: Option<TcpRelay>,
 }
 
 impl Settings {
@@ -53,6 +55,7 @@ impl Settings {
             limits: Limits::default(),
             peers: Peers::default(),
             redirect: None,
+            tcp_relay: None,
         }
     }
 }
@@ -83,6 +86,30 @@ impl Default for Limits {
             permissions: 64,
             channels: 64,
             unauthenticated_replies: 250,
+        }
+    }
+}
+
+/// What TCP allocations may do (RFC 6062).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpRelay {
+    /// Peer connections of one allocation, in whatever state.
+    pub connections: usize,
+    /// How long a peer has time to accept a connection. RFC 6062 §5.2 wants 30 s at least.
+    pub connect_timeout: Duration,
+    /// How long a peer connection waits for its ConnectionBind. By RFC 6062 §5.2 it is 30 s.
+    pub bind_timeout: Duration,
+    /// The ports below 1024 that clients may connect to.
+    pub low_ports: Vec<u16>,
+}
+
+impl Default for TcpRelay {
+    fn default() -> Self {
+        Self {
+            connections: 8,
+            connect_timeout: Duration::from_secs(30),
+            bind_timeout: Duration::from_secs(30),
+            low_ports: Vec::new(),
         }
     }
 }

@@ -34,6 +34,8 @@ pub enum Verdict {
     },
     /// Send what was appended to the reply buffer.
     Reply(Reply),
+    /// Nothing goes out now: the answer waits for [`Event::Connect`](super::Event::Connect).
+    Later,
     /// Nothing goes out.
     Drop(Cause),
 }
@@ -138,7 +140,7 @@ labels! {
         NoAllocation = "no_allocation",
         /// ChannelData for a channel that is not bound.
         NoChannel = "no_channel",
-        /// Data to or from a peer without a permission.
+        /// Data to or from a peer without a permission, or a connection from one.
         NoPermission = "no_permission",
         /// A Send indication without a peer address or data, or with an attribute that must be understood and is not.
         BadIndication = "bad_indication",
@@ -146,6 +148,8 @@ labels! {
         UnreachablePeer = "unreachable_peer",
         /// Data from a peer too long for the message that would carry it.
         TooLarge = "too_large",
+        /// A connection from a peer beyond what an allocation may have.
+        TooManyConnections = "too_many_connections",
         /// Data for a relay that no allocation owns.
         UnknownRelay = "unknown_relay",
         /// An ICMP error that its client is not told: of another type, without a permission, or one of too many.

@@ -9,7 +9,8 @@
     reason = "each test file is a crate of its own, and uses its part"
 )]
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,9 +21,10 @@ use turnd::stun::{
     Writer,
 };
 use turnd::turn::{
-    Cause, Client, Event, Families, Family, FiveTuple, NoCapacity, NonceKey, Now, Path, Peers,
-    Quotas, Reach, Relay, RelayId, Relays, Reply, ReservationToken, SecretAlgorithm, Server,
-    Settings, SharedSecret, Transport, Users, Verdict, Want, WantedPort,
+    Addressee, Carried, Cause, Claimant, Client, ConnectionId, Event, Families, Family, FiveTuple,
+    NoCapacity, NonceKey, Now, Path, Peers, Quotas, Reach, Relay, RelayId, RelayProtocol, Relays,
+    Reply, ReservationToken, SecretAlgorithm, Server, Settings, SharedSecret, Transport, Users,
+    Verdict, Want, WantedPort,
 };
 
 pub const SERVER_V4: &str = "203.0.113.1:3478";
@@ -587,6 +589,12 @@ pub struct FakeRelays {
     /// A family that cannot be opened at the moment.
     pub exhausted: Option<Family>,
     port: u16,
+    /// TCP relays.
+    pub listening: BTreeSet<RelayId>,
+    /// Peer connections that were offered and are open: for whom, until they are claimed, and what they carried.
+    pub connections: BTreeMap<ConnectionId, (Option<Addressee>, Carried)>,
+    /// Names of peer connections that were closed, or were no longer to be connected.
+    pub closed: Vec<ConnectionId>,
 }
 
 impl Default for FakeRelays {
@@ -601,6 +609,9 @@ impl Default for FakeRelays {
             addresses,
             exhausted: None,
             port: 50_000,
+            listening: BTreeSet::new(),
+            connections: BTreeMap::new(),
+            closed: Vec::new(),
         }
     }
 }
@@ -650,6 +661,12 @@ impl Relays for FakeRelays {
         let ip = self.addresses[want.family.index()];
         let address = SocketAddr::new(ip, self.port);
         self.port = self.port.checked_add(1).unwrap_or(50_000);
+        if want.protocol == RelayProtocol::Tcp {
+            assert_eq!(want.port, WantedPort::Any);
+            let relay = self.add(address, None);
+            self.listening.insert(relay.id);
+            return Ok(relay);
+        }
         let WantedPort::EvenAndNext { owner } = want.port else {
             return Ok(self.add(address, None));
         };
@@ -663,6 +680,7 @@ impl Relays for FakeRelays {
 
     fn close(&mut self, relay: RelayId) {
         assert!(self.open.remove(&relay).is_some(), "{relay:?} is not open");
+        self.listening.remove(&relay);
     }
 
     fn reach(&self, address: SocketAddr) -> Reach {
@@ -677,5 +695,42 @@ impl Relays for FakeRelays {
 
     fn families(&self) -> Families {
         self.families
+    }
+
+    fn offer(&mut self, id: ConnectionId, offer: Addressee) -> bool {
+        assert!(self.listening.contains(&offer.relay));
+        match self.connections.entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(place) => {
+                place.insert((Some(offer), Carried::default()));
+                true
+            }
+        }
+    }
+
+    fn claim(&mut self, id: ConnectionId, claimant: Claimant) -> bool {
+        let Some((offer, _)) = self.connections.get_mut(&id) else {
+            return false;
+        };
+        let fits = offer.is_some_and(|offer| {
+            offer.owner == claimant.owner
+                && offer.client.five_tuple.client.ip() == claimant.client
+                && offer.expires > claimant.now
+        });
+        if fits {
+            *offer = None;
+        }
+        fits
+    }
+
+    fn is_connected(&self, id: ConnectionId) -> bool {
+        self.connections.contains_key(&id)
+    }
+
+    fn disconnect(&mut self, id: ConnectionId) -> Carried {
+        self.closed.push(id);
+        self.connections
+            .remove(&id)
+            .map_or(Carried::default(), |(_, carried)| carried)
     }
 }
