@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use peer::{Kind, Peer, Transport, call};
 use rig::{Host, Rig};
-use server::{Credential, SECRET, Server};
+use server::{Credential, NAMED, SECRET, Server, Setup};
 use tool::Tool;
 
 #[test]
@@ -40,6 +40,111 @@ fn aiortc_calls_aiortc_over_tcp() {
 #[test]
 fn aiortc_calls_aiortc_over_tls() {
     data_call(Kind::Aiortc, Kind::Aiortc, Transport::Tls);
+}
+
+#[test]
+fn libjuice_calls_libjuice() {
+    data_call(Kind::Libjuice, Kind::Libjuice, Transport::Udp);
+}
+
+/// It wants the list that the bit in the cookie announces, but goes on with MD5, as it may.
+#[test]
+fn libjuice_calls_libjuice_where_sha256_is_offered() {
+    let setup = Setup {
+        more: listen_for(r#"["md5", "sha256"]"#),
+        ..Setup::default()
+    };
+    let credential = Credential::lasting(3600);
+    data_call_with(Kind::Libjuice, Transport::Strict, &setup, &credential);
+}
+
+/// libjuice reads the bits of the nonce cookie from the end, and sends USERHASH (0x1E) if it finds the one that asks
+/// for it \[A3\]; `turn_client_proto_hides_its_name` reads them from the front.
+#[test]
+fn libjuice_hides_its_name() {
+    let setup = Setup {
+        auth: format!("{NAMED}\nusername_anonymity = true"),
+        more: listen_for(r#"["md5", "sha256"]"#),
+    };
+    let said = data_call_with(
+        Kind::Libjuice,
+        Transport::Strict,
+        &setup,
+        &Credential::named(),
+    );
+    let wrote = |attribute: &str| {
+        let line = format!("Writing STUN attribute type {attribute},");
+        said.as_ref().is_none_or(|said| said.contains(&line))
+    };
+    assert!(wrote("0x1E"), "no USERHASH");
+    assert!(wrote("0x14"), "REALM is not found where it must be");
+}
+
+#[test]
+fn turn_client_proto_uses_sha256_where_it_is_required() {
+    let setup = Setup {
+        more: listen_for(r#"["sha256"]"#),
+        ..Setup::default()
+    };
+    inside::on_client_host_with(
+        "turn_client_proto_uses_sha256_where_it_is_required",
+        &setup,
+        &Credential::lasting(3600),
+        turn_client_proto::with_sha256,
+    );
+}
+
+#[test]
+fn turn_client_proto_hides_its_name() {
+    let setup = Setup {
+        auth: format!("{NAMED}\nusername_anonymity = true"),
+        more: listen_for(r#"["sha256"]"#),
+    };
+    inside::on_client_host_with(
+        "turn_client_proto_hides_its_name",
+        &setup,
+        &Credential::named(),
+        turn_client_proto::with_a_hidden_name,
+    );
+}
+
+#[test]
+fn aiortc_logs_in_with_what_turnd_signed_by_sha256() {
+    if server::is_coturn() {
+        return tool::say_skipped("coturn signs by SHA-1");
+    }
+    let Some(rig) = rig_for(&[Kind::Aiortc]) else {
+        return;
+    };
+    let setup = Setup {
+        auth: r#"secrets = [{ file = "secret", algorithm = "sha256" }]"#.into(),
+        ..Setup::default()
+    };
+    let _server = Server::start_with(&rig, &setup);
+    let mut candidates = [Credential::minted(&rig), Credential::lasting(3600)].map(|credential| {
+        let mut peer = Peer::start(&rig, Host::A, Kind::Aiortc, Transport::Udp, &credential);
+        peer.ask(&json!({ "do": "offer" })).to_string()
+    });
+    let [minted, of_sha1] = candidates.each_mut();
+    assert!(minted.contains(" typ relay"), "{minted}");
+    assert!(!of_sha1.contains(" typ relay"), "{of_sha1}");
+}
+
+/// aioice knows MD5 alone.
+#[test]
+fn a_client_without_sha256_is_refused_where_it_is_required() {
+    let Some(rig) = rig_for(&[Kind::Aiortc]) else {
+        return;
+    };
+    let setup = Setup {
+        more: listen_for(r#"["sha256"]"#),
+        ..Setup::default()
+    };
+    let _server = Server::start_with(&rig, &setup);
+    let credential = Credential::lasting(3600);
+    let mut peer = Peer::start(&rig, Host::A, Kind::Aiortc, Transport::Strict, &credential);
+    let offer = peer.ask(&json!({ "do": "offer" })).to_string();
+    assert!(!offer.contains(" typ relay"), "{offer}");
 }
 
 #[test]
@@ -251,6 +356,11 @@ fn refused(credential: &Credential) {
     assert!(errors.iter().any(|error| error["code"] == 401), "{offer}");
 }
 
+/// A listener of its own that offers these password algorithms.
+fn listen_for(algorithms: &str) -> String {
+    format!("[[listen]]\naddress = \"0.0.0.0:3481\"\npassword_algorithms = {algorithms}\n")
+}
+
 /// Sends 200 messages of 1000 bytes to the other side, which sends them back.
 fn data_call(caller: Kind, callee: Kind, transport: Transport) {
     let Some(rig) = rig_for(&[caller, callee]) else {
@@ -258,8 +368,34 @@ fn data_call(caller: Kind, callee: Kind, transport: Transport) {
     };
     let _server = Server::start(&rig);
     let credential = Credential::lasting(3600);
-    let mut caller = Peer::start(&rig, Host::A, caller, transport, &credential);
-    let mut callee = Peer::start(&rig, Host::B, callee, transport, &credential);
+    data_call_between(&rig, [caller, callee], transport, &credential);
+}
+
+/// The same between two of a kind, where turnd is set up otherwise; returns what the caller logged.
+fn data_call_with(
+    kind: Kind,
+    transport: Transport,
+    setup: &Setup,
+    credential: &Credential,
+) -> Option<String> {
+    if server::is_coturn() {
+        tool::say_skipped("coturn is not set up like this");
+        return None;
+    }
+    let rig = rig_for(&[kind])?;
+    let _server = Server::start_with(&rig, setup);
+    data_call_between(&rig, [kind, kind], transport, credential);
+    Some(rig.logged(&format!("{kind:?}-{:?}", Host::A).to_lowercase()))
+}
+
+fn data_call_between(
+    rig: &Rig,
+    [caller, callee]: [Kind; 2],
+    transport: Transport,
+    credential: &Credential,
+) {
+    let mut caller = Peer::start(rig, Host::A, caller, transport, credential);
+    let mut callee = Peer::start(rig, Host::B, callee, transport, credential);
     call(&mut caller, &mut callee, false);
     let echo = caller.ask(&json!({ "do": "echo", "count": 200, "size": 1000 }));
     assert_eq!(echo["echoed"], 200);
@@ -303,6 +439,7 @@ fn rig_for(kinds: &[Kind]) -> Option<Rig> {
     let tools = kinds.iter().map(|kind| match kind {
         Kind::Aiortc => Tool::Aiortc,
         Kind::Chromium => Tool::Chromium,
+        Kind::Libjuice => Tool::Libjuice,
     });
     rig_with(&tools.collect::<Vec<_>>())
 }

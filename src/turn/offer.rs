@@ -85,9 +85,9 @@ impl Offer {
 
     /// The nonce cookie with the bits of what is offered, if anything is.
     ///
-    /// Each bit stands twice, counted from either end: the RFC's text says that bit 0 is the most significant one,
-    /// its test vector B.1 and some clients that it is the least \[A3\]. No other features are registered, so nobody
-    /// mistakes one for another.
+    /// Each bit stands twice, counted from either end: the RFC's text says that bit 0 is the most significant one, and
+    /// so read librice and turn-client-proto; an erratum and its test vector B.1 say that it is the least, and so reads
+    /// libjuice \[A3\]. No other features are registered, so nobody mistakes one for another.
     pub(super) fn cookie(self) -> Option<&'static [u8; COOKIE]> {
         match (self.algorithms.list().is_some(), self.anonymity) {
             (false, false) => None,

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::process::Stdio;
 
 use crate::rig::{Host, Rig};
-use crate::server::{Credential, Server};
+use crate::server::{Credential, Server, Setup};
 
 /// The addresses at which the echo on the second client's host is found.
 pub(crate) const ECHO: &str = "10.99.2.2:3480";
@@ -16,6 +16,17 @@ pub(crate) const ECHO6: &str = "[fd99:2::2]:3480";
 ///
 /// `test` is the name of the test that calls this; it is run again on either host.
 pub(crate) fn on_client_host(test: &str, client: fn(&Credential)) {
+    let credential = Credential::lasting(3600);
+    on_client_host_with(test, &Setup::default(), &credential, client);
+}
+
+/// The same with a server of another setup, which lets `credential` in.
+pub(crate) fn on_client_host_with(
+    test: &str,
+    setup: &Setup,
+    credential: &Credential,
+    client: fn(&Credential),
+) {
     match std::env::var(ROLE).as_deref() {
         Ok("echo") => return echo(),
         Ok(_) => {
@@ -31,7 +42,7 @@ pub(crate) fn on_client_host(test: &str, client: fn(&Credential)) {
     let Some(rig) = Rig::new(Server::tools()) else {
         return;
     };
-    let _server = Server::start(&rig);
+    let _server = Server::start_with(&rig, setup);
     let program = std::env::current_exe()
         .expect("this program has a path")
         .display()
@@ -51,7 +62,7 @@ pub(crate) fn on_client_host(test: &str, client: fn(&Credential)) {
         "the echo did not start"
     );
 
-    let Credential { username, password } = Credential::lasting(3600);
+    let Credential { username, password } = credential;
     let variables = [
         format!("{ROLE}=client"),
         format!("{USERNAME}={username}"),

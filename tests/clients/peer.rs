@@ -20,6 +20,8 @@ pub(crate) enum Transport {
     Tls,
     /// UDP to the server's IPv6 address.
     Udp6,
+    /// UDP to a listener that requires SHA-256.
+    Strict,
 }
 
 impl Transport {
@@ -27,6 +29,7 @@ impl Transport {
     pub(crate) fn url(self, host: Host) -> String {
         match self {
             Self::Udp => format!("turn:{NAME}:3478?transport=udp"),
+            Self::Strict => format!("turn:{NAME}:3481?transport=udp"),
             Self::Tcp => format!("turn:{NAME}:3478?transport=tcp"),
             Self::Tls => format!("turns:{NAME}:5349?transport=tcp"),
             // A name that has no IPv4 address, since not every client takes an address in brackets.
@@ -37,7 +40,7 @@ impl Transport {
     /// Returns the word by which `getStats` calls it.
     pub(crate) fn word(self) -> &'static str {
         match self {
-            Self::Udp | Self::Udp6 => "udp",
+            Self::Udp | Self::Udp6 | Self::Strict => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
         }
@@ -49,6 +52,7 @@ impl Transport {
 pub(crate) enum Kind {
     Aiortc,
     Chromium,
+    Libjuice,
 }
 
 /// A peer that runs.
@@ -85,6 +89,13 @@ impl Peer {
                 trust_authority(rig);
                 command
                     .arg(scripts.join("chromium_peer.js"))
+                    .arg(tool::directory().join("node_modules"));
+                command
+            }
+            Kind::Libjuice => {
+                let mut command = rig.command(host, "node");
+                command
+                    .arg(scripts.join("libjuice_peer.js"))
                     .arg(tool::directory().join("node_modules"));
                 command
             }

@@ -244,7 +244,8 @@ impl Rig {
     /// When it fails, or takes longer.
     pub(crate) fn run(&self, host: Host, program: &str, arguments: &[&str]) -> String {
         let mut command = self.command(host, "timeout");
-        let (path, log) = self.open(program);
+        let label = program.rsplit('/').next().unwrap_or(program);
+        let (path, log) = self.open(label);
         let errors = log.try_clone().expect("a second handle");
         command
             .args(["--kill-after=2", "60", program])
@@ -277,6 +278,17 @@ impl Rig {
     /// Returns a new file for the output of something called `label`; a failure will show its end.
     pub(crate) fn log(&self, label: &str) -> fs::File {
         self.open(label).1
+    }
+
+    /// Returns what was written so far into the first file of [`Rig::log`] with this label.
+    pub(crate) fn logged(&self, label: &str) -> String {
+        let end = format!("-{label}.log");
+        let logs = self.logs.borrow();
+        let path = logs
+            .iter()
+            .find(|path| path.to_string_lossy().ends_with(&end))
+            .expect("something has that label");
+        String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
     }
 
     fn open(&self, label: &str) -> (PathBuf, fs::File) {

@@ -34,6 +34,11 @@ impl<'a> Server<'a> {
 
     /// Starts the server on the rig's middle host and waits until it says that it serves.
     pub(crate) fn start(rig: &'a Rig) -> Self {
+        Self::start_with(rig, &Setup::default())
+    }
+
+    /// The same, if it is turnd, with another configuration.
+    pub(crate) fn start_with(rig: &'a Rig, setup: &Setup) -> Self {
         write_certificates(rig);
         let secret = rig.dir().join("secret");
         fs::write(&secret, SECRET).expect("the rig's directory is writable");
@@ -42,7 +47,7 @@ impl<'a> Server<'a> {
         let (process, notices) = if is_coturn() {
             (start_coturn(rig), None)
         } else {
-            let (process, notices) = start_turnd(rig);
+            let (process, notices) = start_turnd(rig, setup);
             (process, Some(notices))
         };
         Self {
@@ -83,6 +88,23 @@ impl Drop for Server<'_> {
     }
 }
 
+/// What differs from test to test in turnd's configuration.
+pub(crate) struct Setup {
+    /// What stands in the table `[auth]`. The file `secret` has [`SECRET`] in it.
+    pub(crate) auth: String,
+    /// More tables.
+    pub(crate) more: String,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            auth: r#"secrets = [{ id = "main", file = "secret", algorithm = "sha1" }]"#.into(),
+            more: String::new(),
+        }
+    }
+}
+
 /// Tells whether the server is coturn, which reloads nothing and is not ours to judge.
 pub(crate) fn is_coturn() -> bool {
     std::env::var_os("TURND_TEST_SERVER").is_some_and(|value| value == "coturn")
@@ -96,6 +118,36 @@ pub(crate) struct Credential {
 }
 
 impl Credential {
+    /// The one of the user that [`NAMED`] lets in.
+    pub(crate) fn named() -> Self {
+        Self {
+            username: "alice".into(),
+            password: SECRET.into(),
+        }
+    }
+
+    /// Has turnd itself make one for the server that runs.
+    pub(crate) fn minted(rig: &Rig) -> Self {
+        let arguments = [
+            "credential",
+            "--config",
+            CONFIG,
+            "--user",
+            "alice",
+            "--json",
+        ];
+        let output = rig.run(Host::S, env!("CARGO_BIN_EXE_turnd"), &arguments);
+        let json = output.find('{').map(|start| &output[start..]);
+        let words: serde_json::Value =
+            serde_json::from_str(json.expect("an object")).expect("it is JSON");
+        let login = &words["iceServers"][1];
+        let text = |key: &str| login[key].as_str().expect("a text").to_owned();
+        Self {
+            username: text("username"),
+            password: text("credential"),
+        }
+    }
+
     /// Returns one that is good for `seconds` more, or was good until that long ago.
     #[expect(
         clippy::disallowed_methods,
@@ -117,8 +169,9 @@ impl Credential {
     }
 }
 
-fn start_turnd(rig: &Rig) -> (Child, UnixDatagram) {
+fn start_turnd(rig: &Rig, setup: &Setup) -> (Child, UnixDatagram) {
     let dir = rig.dir().display();
+    let Setup { auth, more } = setup;
     let listen: String = ["udp 3478", "tcp 3478", "tls 5349"]
         .iter()
         .filter_map(|line| line.split_once(' '))
@@ -137,7 +190,7 @@ rfc5766_channels = true
 addresses = ["{RELAY}", "fd99::1"]
 ports = "50000-50999"
 [auth]
-secrets = [{{ id = "main", file = "{dir}/secret", algorithm = "sha1" }}]
+{auth}
 [peers]
 allow = ["10.99.0.0/16", "fd99::/16"]
 [tls]
@@ -147,6 +200,7 @@ key = "{dir}/key.pem"
 listen = "127.0.0.1:9641"
 [log]
 level = "debug"
+{more}
 "#
     );
     fs::write(rig.dir().join(CONFIG), config).expect("the rig's directory is writable");
@@ -315,5 +369,8 @@ fn write_certificates(rig: &Rig) {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("the file is ours");
     }
 }
+
+/// A table `[auth]` with a user who has a password.
+pub(crate) const NAMED: &str = r#"users = [{ name = "alice", password_file = "secret" }]"#;
 
 const CONFIG: &str = "server.conf";

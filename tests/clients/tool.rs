@@ -14,6 +14,8 @@ pub(crate) enum Tool {
     Chromium,
     /// Python with aiortc.
     Aiortc,
+    /// Node with libdatachannel and libjuice.
+    Libjuice,
 }
 
 /// Tells whether all of `tools` and what every rig needs are there. When not, says so where it is seen even
@@ -88,6 +90,13 @@ impl Tool {
                 ),
             ],
             Self::Aiortc => vec![("aiortc".into(), python().exists())],
+            Self::Libjuice => vec![
+                command("node"),
+                (
+                    "node-datachannel".into(),
+                    directory().join("node_modules/node-datachannel").exists(),
+                ),
+            ],
         }
     }
 }

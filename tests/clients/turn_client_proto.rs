@@ -8,7 +8,9 @@ use turn_client_proto::api::{
     Transmit, TurnClientApi, TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet,
 };
 use turn_client_proto::stun::Instant;
+use turn_client_proto::stun::auth::Feature;
 use turn_client_proto::tcp::TurnClientTcp;
+use turn_client_proto::types::stun::message::IntegrityAlgorithm;
 use turn_client_proto::types::{AddressFamily, TransportType, TurnCredentials};
 use turn_client_proto::udp::TurnClientUdp;
 
@@ -20,6 +22,27 @@ use crate::server::Credential;
 pub(crate) fn over_udp(credential: &Credential) {
     let (socket, server) = connect_udp("10.99.1.2:0", &format!("{}:3478", Host::A.server()));
     let client = TurnClientUdp::allocate(local(&socket), server, configuration(credential));
+    Session::new(client, Line::Udp(socket)).exchange(address(ECHO), RELAY);
+}
+
+/// The same where SHA-256 is required. This client looks for the bits of the nonce cookie at the front.
+pub(crate) fn with_sha256(credential: &Credential) {
+    let mut configuration = configuration(credential);
+    configuration.set_supported_integrity(IntegrityAlgorithm::Sha256);
+    at_strict_listener(configuration);
+}
+
+/// The same under a hidden name: the client goes no further unless the server asks for that.
+pub(crate) fn with_a_hidden_name(credential: &Credential) {
+    let mut configuration = configuration(credential);
+    configuration.set_supported_integrity(IntegrityAlgorithm::Sha256);
+    configuration.set_anonymous_username(Feature::Required);
+    at_strict_listener(configuration);
+}
+
+fn at_strict_listener(configuration: TurnConfig) {
+    let (socket, server) = connect_udp("10.99.1.2:0", &format!("{}:3481", Host::A.server()));
+    let client = TurnClientUdp::allocate(local(&socket), server, configuration);
     Session::new(client, Line::Udp(socket)).exchange(address(ECHO), RELAY);
 }
 
