@@ -183,8 +183,12 @@ pub struct Cells {
     pub icmp: u64,
     /// TLS handshakes of clients.
     pub handshakes: Outcomes,
+    /// PROXY headers: read, or broken or missing.
+    pub proxy_headers: Outcomes,
     /// Connections of clients: taken, or refused by a limit.
     pub streams: Outcomes,
+    /// Connections of web clients: passed on, or refused by a limit.
+    pub web: Outcomes,
     /// Times that this worker was started afresh after a panic.
     pub restarts: u64,
 }
@@ -200,7 +204,9 @@ impl Default for Cells {
             batches: Batches::default(),
             icmp: 0,
             handshakes: Outcomes::default(),
+            proxy_headers: Outcomes::default(),
             streams: Outcomes::default(),
+            web: Outcomes::default(),
             restarts: 0,
         }
     }
@@ -293,7 +299,9 @@ impl AddAssign<&Self> for Cells {
         self.batches.packets += other.batches.packets;
         self.icmp += other.icmp;
         self.handshakes += other.handshakes;
+        self.proxy_headers += other.proxy_headers;
         self.streams += other.streams;
+        self.web += other.web;
         self.restarts += other.restarts;
     }
 }

@@ -93,7 +93,7 @@ fn what_is_shown_is_read_as_the_same() {
     let listeners = once.listen.as_ref().unwrap();
     assert_eq!(
         once.listen_algorithms,
-        [(listeners[0], PasswordAlgorithms::Sha256)]
+        [(listeners[0].clone(), PasswordAlgorithms::Sha256)]
     );
     assert_eq!(once.server.drain_timeout, Duration::from_secs(5400));
     assert_eq!(once.listen.as_ref().unwrap()[0].transport, Transport::Tls);

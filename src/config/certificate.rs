@@ -14,9 +14,6 @@ use super::problem::Complaint;
 use super::secrets;
 use super::{Host, SecretFile};
 
-/// RFC 7443: what a client may name in ALPN. One that names nothing is served as well.
-const PROTOCOLS: [&[u8]; 2] = [b"stun.turn", b"stun.nat-discovery"];
-
 /// How long before its end a certificate is warned about.
 const EXPIRY_NOTICE: i64 = 14 * 24 * 3600;
 
@@ -160,12 +157,10 @@ fn server_config(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-    Ok(config)
+        .with_single_cert(chain, key)
 }
 
 fn explain(error: &rustls::Error) -> Complaint {

@@ -164,7 +164,7 @@ impl Assembly<'_> {
         let alone: Vec<usize> = listeners
             .filter(|(_, listener)| {
                 let offered = &self.config.listen_algorithms;
-                offered.contains(&(**listener, PasswordAlgorithms::Sha256))
+                offered.contains(&((*listener).clone(), PasswordAlgorithms::Sha256))
             })
             .map(|(index, _)| index)
             .collect();

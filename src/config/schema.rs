@@ -153,7 +153,7 @@ fn listen(
             );
         }
         let listener = Listen::new(address?, transport.unwrap_or(Transport::Udp));
-        algorithms.extend(offered.map(|offered| (listener, offered)));
+        algorithms.extend(offered.map(|offered| (listener.clone(), offered)));
         let kernel_name = (listener.address, listener.transport.is_stream());
         if seen.contains(&kernel_name) && listener.address.port() != 0 {
             let what = format!("{} is listened on twice", listener.address);

@@ -153,9 +153,19 @@ impl Page {
                 cells.handshakes,
             ),
             (
+                "turn_proxy_headers_total",
+                "PROXY headers of trusted proxies, read or broken.",
+                cells.proxy_headers,
+            ),
+            (
                 "turn_streams_total",
                 "Connections of clients, taken or refused by a limit.",
                 cells.streams,
+            ),
+            (
+                "turn_web_connections_total",
+                "Connections of web clients, passed on or refused by a limit.",
+                cells.web,
             ),
         ] {
             let mut family = Series::counter(name, help);

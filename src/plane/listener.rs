@@ -5,9 +5,11 @@
 //! service manager opened is taken over by the first worker; the others join it if the kernel lets them.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 
+use ipnet::IpNet;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::StartError;
@@ -20,18 +22,33 @@ const BACKLOG: i32 = 1024;
 const SHARED_BUFFER: usize = 4 << 20;
 
 /// An address that clients may send to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// Address and port; a wildcard address stands for all of its family.
     pub address: SocketAddr,
-    /// What is spoken there.
+    /// What is spoken there. Where it is TCP, TLS is understood as well as soon as there is a certificate.
     pub transport: Transport,
+    /// The proxies that clients come through, with a PROXY header at the beginning of each connection; nobody
+    /// else is let in then. Empty where clients come themselves.
+    pub proxies: Vec<IpNet>,
+    /// The web server that web clients are passed on to.
+    pub web: Option<SocketAddr>,
 }
 
 impl Listen {
     /// A listener without any special treatment.
     pub fn new(address: SocketAddr, transport: Transport) -> Self {
-        Self { address, transport }
+        Self {
+            address,
+            transport,
+            proxies: Vec::new(),
+            web: None,
+        }
+    }
+
+    /// Whether this address is a proxy's.
+    pub(super) fn trusts(&self, ip: IpAddr) -> bool {
+        self.proxies.iter().any(|prefix| prefix.contains(&ip))
     }
 }
 
@@ -47,7 +64,7 @@ pub struct Adopted {
 /// The sockets of one worker.
 pub(super) struct Bound {
     pub(super) udp: Vec<(Socket, SocketAddr)>,
-    pub(super) tcp: Vec<(Socket, Listen)>,
+    pub(super) tcp: Vec<(Socket, Arc<Listen>)>,
 }
 
 impl Bound {
@@ -60,7 +77,7 @@ impl Bound {
         let tcp = self
             .tcp
             .iter()
-            .map(|(socket, listen)| Ok((socket.try_clone()?, *listen)));
+            .map(|(socket, listen)| Ok((socket.try_clone()?, Arc::clone(listen))));
         Ok(Self {
             udp: udp.collect::<io::Result<_>>()?,
             tcp: tcp.collect::<io::Result<_>>()?,
@@ -93,7 +110,7 @@ fn bind_worker(
     };
     for listen in listeners {
         let given =
-            take_over(listen, adopted).map_err(|source| StartError::bind(*listen, source))?;
+            take_over(listen, adopted).map_err(|source| StartError::bind(listen, source))?;
         let socket = match given {
             Some(socket) if worker == 0 => Ok(socket),
             // The manager may not have set SO_REUSEPORT, or may own a port that we may not bind.
@@ -103,12 +120,12 @@ fn bind_worker(
             },
             None => open(listen),
         };
-        let socket = socket.map_err(|source| StartError::bind(*listen, source))?;
+        let socket = socket.map_err(|source| StartError::bind(listen, source))?;
         if listen.transport.is_stream() {
-            bound.tcp.push((socket, *listen));
+            bound.tcp.push((socket, Arc::new(listen.clone())));
         } else {
             prepare_datagrams(&socket, listen.address)
-                .map_err(|source| StartError::bind(*listen, source))?;
+                .map_err(|source| StartError::bind(listen, source))?;
             // Port 0 asks the kernel for one: tests do.
             let address = local_address(&socket, listen.address);
             bound.udp.push((socket, address));
@@ -176,13 +193,13 @@ fn local_address(socket: &Socket, fallback: SocketAddr) -> SocketAddr {
 pub(super) fn refuse_shared(listeners: &[Listen], adopted: &Adopted) -> Result<(), StartError> {
     for listen in listeners {
         let given =
-            take_over(listen, adopted).map_err(|source| StartError::bind(*listen, source))?;
+            take_over(listen, adopted).map_err(|source| StartError::bind(listen, source))?;
         if given.is_some() || listen.address.port() == 0 {
             continue;
         }
         unbound(listen)
             .and_then(|socket| socket.bind(&listen.address.into()))
-            .map_err(|source| StartError::bind(*listen, source))?;
+            .map_err(|source| StartError::bind(listen, source))?;
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ mod reservations;
 mod sockets;
 mod stream;
 mod supervisor;
+mod tls;
 mod udp;
 mod worker;
 
@@ -42,6 +43,7 @@ use crate::turn;
 use mail::{Address, Mail, Report};
 use ports::Ports;
 use reservations::Reservations;
+use tls::Tls;
 
 /// A worker that has not reported after this long is counted as absent.
 const REPORT: Duration = Duration::from_secs(1);
@@ -76,7 +78,7 @@ impl StartError {
         }
     }
 
-    fn bind(listen: Listen, source: io::Error) -> Self {
+    fn bind(listen: &Listen, source: io::Error) -> Self {
         let what = format!(
             "cannot listen on {} ({})",
             listen.address,
@@ -108,7 +110,7 @@ struct Shared {
     ports: Ports,
     reservations: Reservations,
     carry: Carry,
-    tls: ArcSwapOption<ServerConfig>,
+    tls: ArcSwapOption<Tls>,
     addresses: Vec<Address>,
 }
 
@@ -142,7 +144,7 @@ pub fn start(
         ports: Ports::new(settings.relay, own),
         reservations: Reservations::default(),
         carry: settings.carry,
-        tls: ArcSwapOption::new(tls),
+        tls: ArcSwapOption::new(tls.as_deref().map(Tls::new)),
         addresses,
     });
     let plans = supervisor::plans(bound, &shared, &machine, settings.streams_per_worker);
@@ -203,7 +205,7 @@ impl Handle {
 
     /// New handshakes use this certificate; connections keep theirs.
     pub fn replace_tls(&self, config: Arc<ServerConfig>) {
-        self.shared.tls.store(Some(config));
+        self.shared.tls.store(Some(Tls::new(&config)));
     }
 
     /// Refuses new allocations, or takes them again. What lives goes on.

@@ -6,12 +6,16 @@
 //! a frame, and never another client's time (F07).
 
 mod connection;
+mod opening;
+mod places;
+mod proxy;
 mod queue;
+mod web;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -20,16 +24,23 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 
 use connection::Task;
+use opening::Door;
+use places::Places;
+use proxy::Header;
 use queue::Queue;
 
+use super::listener::Listen;
 use crate::turn::{Client, FiveTuple, Path, Transport};
 
 /// A connection without an allocation is closed after this long (A31).
 const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
 /// Connections of one address whose clients have not proved who they are yet (A31, A33).
 const PENDING_PER_ADDRESS: usize = 64;
-/// TLS handshakes that one worker has in flight at most (A32).
-const HANDSHAKES: usize = 256;
+/// Connections of one proxy that has not told their clients yet.
+const PENDING_PER_PROXY: usize = 1024;
+/// Connections of web clients that one worker carries, by address and in all, so that there is room for others.
+const WEB_PER_ADDRESS: usize = 32;
+const WEB: usize = 256;
 /// Frames that wait for the worker; beyond, the client is made to wait.
 const INBOUND: usize = 256;
 /// What queued frames are copied into, so that not every frame is an allocation of its own.
@@ -37,6 +48,12 @@ const ARENA: usize = 8192;
 
 /// What connections tell their worker.
 pub(super) enum StreamEvent {
+    /// A proxy has told whose the connection is, or failed to.
+    Header(Path, Header),
+    /// From here on, the client speaks STUN and TURN over this transport.
+    Opened(Path, Transport),
+    /// From here on, the connection is a web client's.
+    Web(Path),
     /// A whole STUN message or ChannelData message, without padding.
     Frame(Path, Bytes),
     /// A TLS handshake ended, well or not.
@@ -48,14 +65,26 @@ pub(super) enum StreamEvent {
 struct Connection {
     client: Client,
     queue: Arc<Queue>,
-    /// Counts against [`PENDING_PER_ADDRESS`].
-    pending: bool,
+    is_open: bool,
+    place: Place,
+}
+
+/// Which of the limits a connection counts against, and by which address.
+#[derive(Clone, Copy)]
+enum Place {
+    Proxy(IpAddr),
+    Stranger(IpAddr),
+    Web(IpAddr),
+    /// The client has proved who it is: quotas bound what it takes.
+    Known,
 }
 
 /// The stream clients of one worker.
 pub(super) struct Streams {
     connections: HashMap<Path, Connection>,
-    pending: HashMap<IpAddr, usize>,
+    proxies: Places,
+    strangers: Places,
+    web: Places,
     /// When to look whether a connection has an allocation, in order.
     deadlines: VecDeque<(Instant, Path)>,
     next_path: u32,
@@ -73,7 +102,9 @@ impl Streams {
         let (to_worker, events) = mpsc::channel(INBOUND);
         Self {
             connections: HashMap::new(),
-            pending: HashMap::new(),
+            proxies: Places::new(PENDING_PER_PROXY, most),
+            strangers: Places::new(PENDING_PER_ADDRESS, most),
+            web: Places::new(WEB_PER_ADDRESS, WEB.min(most / 4)),
             deadlines: VecDeque::new(),
             next_path: first_path,
             first_path,
@@ -95,34 +126,36 @@ impl Streams {
         self.events.try_recv().ok()
     }
 
-    /// Takes a connection in, or refuses it: too many, or too many from there without an allocation.
+    /// Takes a connection in, or refuses it: too many, too many from there without an allocation, or none of
+    /// the proxies that are to come here.
     pub(super) fn accept(
         &mut self,
         now: Instant,
         stream: TcpStream,
-        client: SocketAddr,
+        from: SocketAddr,
+        listen: &Arc<Listen>,
         tls: Option<TlsAcceptor>,
     ) -> bool {
-        let ip = client.ip().to_canonical();
-        let waiting = self.pending.get(&ip).copied().unwrap_or(0);
-        let busy = tls.is_some() && self.handshakes.load(Ordering::Relaxed) >= HANDSHAKES;
         let Ok(server) = stream.local_addr() else {
             return false;
         };
-        if busy || waiting >= PENDING_PER_ADDRESS || self.connections.len() >= self.most {
+        let (client, server) = (canonical(from), canonical(server));
+        let place = if listen.proxies.is_empty() {
+            Place::Stranger(client.ip())
+        } else if listen.trusts(client.ip()) {
+            Place::Proxy(client.ip())
+        } else {
+            return false;
+        };
+        if self.connections.len() >= self.most || !self.take(place) {
             return false;
         }
         // Relayed media must not wait for a full segment.
         let _ = stream.set_nodelay(true);
-        let transport = if tls.is_some() {
-            Transport::Tls
-        } else {
-            Transport::Tcp
-        };
         let five_tuple = FiveTuple {
-            transport,
-            client: canonical(client),
-            server: canonical(server),
+            transport: listen.transport,
+            client,
+            server,
         };
         let path = self.free_path();
         let queue = Arc::new(Queue::default());
@@ -131,31 +164,64 @@ impl Streams {
             queue: Arc::clone(&queue),
             to_worker: self.to_worker.clone(),
         };
-        match tls {
-            None => drop(tokio::spawn(task.serve_plain(stream))),
-            Some(acceptor) => drop(tokio::spawn(task.serve_tls(
-                stream,
-                acceptor,
-                Arc::clone(&self.handshakes),
-            ))),
-        }
-        *self.pending.entry(ip).or_default() += 1;
+        let door = Door {
+            listen: Arc::clone(listen),
+            tls,
+            handshakes: Arc::clone(&self.handshakes),
+        };
+        drop(tokio::spawn(task.run(stream, door)));
         self.deadlines.push_back((now + WITHOUT_ALLOCATION, path));
         self.connections.insert(
             path,
             Connection {
                 client: Client { five_tuple, path },
                 queue,
-                pending: true,
+                is_open: false,
+                place,
             },
         );
         true
+    }
+
+    /// A proxy has told whose its connection is: from here on it counts as that client's. Returns whether it
+    /// has told it well.
+    pub(super) fn told(&mut self, path: Path, header: Header) -> bool {
+        let Some(connection) = self.connections.get_mut(&path) else {
+            return header != Header::Broken;
+        };
+        let five_tuple = &mut connection.client.five_tuple;
+        match header {
+            Header::Broken => return false,
+            Header::Own => {}
+            Header::Client(client) => five_tuple.client = canonical(client),
+        }
+        let place = Place::Stranger(five_tuple.client.ip());
+        self.move_to(path, place);
+        true
+    }
+
+    /// What a connection carries is known.
+    pub(super) fn opened(&mut self, path: Path, transport: Transport) {
+        if let Some(connection) = self.connections.get_mut(&path) {
+            connection.client.five_tuple.transport = transport;
+            connection.is_open = true;
+        }
+    }
+
+    /// A connection is a web client's. Returns whether there is room for it.
+    pub(super) fn is_web(&mut self, path: Path) -> bool {
+        let Some(connection) = self.connections.get(&path) else {
+            return false;
+        };
+        let place = Place::Web(connection.client.five_tuple.client.ip());
+        self.move_to(path, place)
     }
 
     /// Who is at the far end, while the connection lives.
     pub(super) fn client(&self, path: Path) -> Option<Client> {
         self.connections
             .get(&path)
+            .filter(|connection| connection.is_open)
             .map(|connection| connection.client)
     }
 
@@ -189,23 +255,18 @@ impl Streams {
     /// The client of a connection has proved who it is: it counts no longer against its neighbours behind
     /// the same address.
     pub(super) fn trust(&mut self, path: Path) {
-        let Some(connection) = self.connections.get_mut(&path) else {
+        let Some(connection) = self.connections.get(&path) else {
             return;
         };
         connection.queue.trust();
-        if std::mem::take(&mut connection.pending) {
-            let ip = connection.client.five_tuple.client.ip();
-            self.no_longer_pending(ip);
-        }
+        self.move_to(path, Place::Known);
     }
 
     /// Forgets a connection that is gone.
     pub(super) fn closed(&mut self, path: Path) -> Option<Client> {
         let connection = self.connections.remove(&path)?;
         connection.queue.close();
-        if connection.pending {
-            self.no_longer_pending(connection.client.five_tuple.client.ip());
-        }
+        self.give_back(connection.place);
         Some(connection.client)
     }
 
@@ -218,6 +279,9 @@ impl Streams {
             let Some(connection) = self.connections.get(&path) else {
                 continue;
             };
+            if matches!(connection.place, Place::Web(_)) {
+                continue;
+            }
             if !has_allocation(&connection.client.five_tuple) {
                 // The task ends and says so; until then the connection counts.
                 connection.queue.close();
@@ -232,12 +296,38 @@ impl Streams {
         self.deadlines.front().map(|(deadline, _)| *deadline)
     }
 
-    fn no_longer_pending(&mut self, ip: IpAddr) {
-        if let Some(count) = self.pending.get_mut(&ip) {
-            *count -= 1;
-            if *count == 0 {
-                self.pending.remove(&ip);
-            }
+    /// Moves a connection from one place to another; closes it if there is none.
+    fn move_to(&mut self, path: Path, place: Place) -> bool {
+        let Some(connection) = self.connections.get_mut(&path) else {
+            return false;
+        };
+        let left = std::mem::replace(&mut connection.place, Place::Known);
+        let queue = Arc::clone(&connection.queue);
+        self.give_back(left);
+        let taken = self.take(place);
+        match self.connections.get_mut(&path) {
+            Some(connection) if taken => connection.place = place,
+            // The task ends and says so.
+            Some(_) | None => queue.close(),
+        }
+        taken
+    }
+
+    fn take(&mut self, place: Place) -> bool {
+        match place {
+            Place::Proxy(ip) => self.proxies.take(ip),
+            Place::Stranger(ip) => self.strangers.take(ip),
+            Place::Web(ip) => self.web.take(ip),
+            Place::Known => true,
+        }
+    }
+
+    fn give_back(&mut self, place: Place) {
+        match place {
+            Place::Proxy(ip) => self.proxies.give_back(ip),
+            Place::Stranger(ip) => self.strangers.give_back(ip),
+            Place::Web(ip) => self.web.give_back(ip),
+            Place::Known => {}
         }
     }
 

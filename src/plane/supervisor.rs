@@ -108,10 +108,7 @@ impl Plan {
         let mut acceptors = Vec::new();
         for (socket, listen) in tcp {
             let socket = TcpListener::from_std(socket.into())?;
-            acceptors.push(Acceptor {
-                socket,
-                tls: listen.transport == turn::Transport::Tls,
-            });
+            acceptors.push(Acceptor { socket, listen });
         }
         let mut random = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
         let first_stream = u32::try_from(listeners.len()).map_err(io::Error::other)?;

@@ -12,10 +12,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::Shared;
+use super::listener::Listen;
 use super::log;
 use super::mail::{Mail, Mailbox, Parcel, Report};
 use super::outbox::{Body, By, Outbox};
@@ -41,7 +41,7 @@ const RELAY_BURST: u16 = 32;
 /// A listening TCP socket.
 pub(super) struct Acceptor {
     pub(super) socket: TcpListener,
-    pub(super) tls: bool,
+    pub(super) listen: Arc<Listen>,
 }
 
 /// What ended the wait.
@@ -267,6 +267,15 @@ impl Worker<'_> {
 
     fn take_stream(&mut self, now: Now, event: StreamEvent) {
         match event {
+            StreamEvent::Header(path, header) => {
+                let is_good = self.streams.told(path, header);
+                self.cells.proxy_headers.count(is_good);
+            }
+            StreamEvent::Opened(path, transport) => self.streams.opened(path, transport),
+            StreamEvent::Web(path) => {
+                let taken = self.streams.is_web(path);
+                self.cells.web.count(taken);
+            }
             StreamEvent::Frame(path, bytes) => {
                 let Some(client) = self.streams.client(path) else {
                     return;
@@ -291,16 +300,12 @@ impl Worker<'_> {
     ) {
         match accepted {
             Ok((stream, from)) => {
-                let tls = self.acceptors[acceptor].tls;
-                let config = self
-                    .shared
-                    .tls
-                    .load_full()
-                    .filter(|_| tls)
-                    .map(TlsAcceptor::from);
+                let listen = &self.acceptors[acceptor].listen;
+                let tls = self.shared.tls.load();
+                let tls = tls.as_ref().map(|tls| tls.acceptor(listen.web.is_some()));
                 // A TLS listener without a certificate takes nobody.
-                let taken =
-                    (config.is_some() || !tls) && self.streams.accept(now, stream, from, config);
+                let is_served = tls.is_some() || listen.transport != Transport::Tls;
+                let taken = is_served && self.streams.accept(now, stream, from, listen, tls);
                 self.cells.streams.count(taken);
             }
             Err(error) => {

@@ -50,7 +50,12 @@ pub struct ListenerAlgorithms {
 impl ListenerAlgorithms {
     fn is_at(&self, five_tuple: &FiveTuple) -> bool {
         let (own, asked) = (self.address, five_tuple.server);
-        self.transport == five_tuple.transport
+        // On a listener for TCP, clients may speak TLS as well.
+        let spoken = [
+            (self.transport, self.transport),
+            (Transport::Tcp, Transport::Tls),
+        ];
+        spoken.contains(&(self.transport, five_tuple.transport))
             && (own.port() == asked.port() || own.port() == 0)
             && (own.ip() == asked.ip()
                 || own.ip().is_unspecified() && own.is_ipv4() == asked.is_ipv4())
@@ -197,6 +202,7 @@ mod tests {
             listener(Transport::Udp, "0.0.0.0:3478", EVERY[1]),
             listener(Transport::Udp, "192.0.2.1:3478", EVERY[2]),
             listener(Transport::Tls, "[::]:0", EVERY[2]),
+            listener(Transport::Tcp, "192.0.2.1:443", EVERY[1]),
         ];
         let at = |transport, server: &str| {
             let five_tuple = FiveTuple {
@@ -213,5 +219,8 @@ mod tests {
         assert_eq!(at(Transport::Udp, "[2001:db8::1]:3478"), EVERY[0]);
         assert_eq!(at(Transport::Tls, "[2001:db8::1]:5349"), EVERY[2]);
         assert_eq!(at(Transport::Tls, "192.0.2.1:5349"), EVERY[0]);
+        assert_eq!(at(Transport::Tcp, "192.0.2.1:443"), EVERY[1]);
+        assert_eq!(at(Transport::Tls, "192.0.2.1:443"), EVERY[1]);
+        assert_eq!(at(Transport::Tcp, "[2001:db8::1]:5349"), EVERY[0]);
     }
 }

@@ -2,8 +2,8 @@
 //! queued. Framing state lives in the task's buffer, so no byte is lost when a read is cancelled (F08).
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -11,21 +11,23 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 
-use super::StreamEvent;
+use super::opening::{Door, Line, Opened};
 use super::queue::Queue;
+use super::{StreamEvent, web};
 use crate::stun::framing::{Frame, next_frame, next_frame_within};
 use crate::turn::Path;
 
-/// A TLS client has this long to finish its handshake (A32).
-const HANDSHAKE: Duration = Duration::from_secs(5);
+/// What is spoken must be known after this long, handshakes included (A31).
+const OPENING: Duration = Duration::from_secs(10);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(5);
 /// A reader that takes nothing for this long is gone.
 const STALLED: Duration = Duration::from_secs(30);
 /// The largest frame of a client that has not proved who it is (A31).
 const STRANGERS_FRAME: usize = 2048;
-/// Bytes that a connection's buffer has room for at first; most requests fit.
-const READ_AHEAD: usize = 2048;
+/// Room for bytes that a read is given at least.
+const READ_AHEAD: usize = 1024;
 
 /// The task of one connection.
 pub(super) struct Task {
@@ -35,46 +37,74 @@ pub(super) struct Task {
 }
 
 impl Task {
-    pub(super) async fn serve_plain(self, stream: TcpStream) {
-        let (reader, writer) = stream.into_split();
-        self.serve(reader, writer).await;
-    }
-
-    pub(super) async fn serve_tls(
-        self,
-        stream: TcpStream,
-        acceptor: TlsAcceptor,
-        in_flight: Arc<AtomicUsize>,
-    ) {
-        in_flight.fetch_add(1, Ordering::Relaxed);
-        let shaken = timeout(HANDSHAKE, acceptor.accept(stream)).await;
-        in_flight.fetch_sub(1, Ordering::Relaxed);
-        let stream = shaken.ok().and_then(Result::ok);
-        let _ = self
-            .to_worker
-            .send(StreamEvent::Handshake(stream.is_some()))
-            .await;
-        match stream {
-            Some(stream) => {
-                let (reader, writer) = tokio::io::split(stream);
-                self.serve(reader, writer).await;
+    /// Serves the client from its first byte to its last.
+    pub(super) async fn run(self, stream: TcpStream, door: Door) {
+        let web = door.listen.web;
+        let opened = tokio::select! {
+            opened = timeout(OPENING, self.open(stream, door)) => opened.ok().flatten(),
+            () = self.queue.closed() => None,
+        };
+        match (opened, web) {
+            (Some(opened), Some(backend)) if opened.is_web => {
+                self.tell(StreamEvent::Web(self.path)).await;
+                Box::pin(self.pass(opened, backend)).await;
             }
-            None => drop(self.to_worker.send(StreamEvent::Closed(self.path)).await),
-        }
-    }
-
-    async fn serve(self, reader: impl AsyncRead + Unpin, writer: impl AsyncWrite + Unpin) {
-        tokio::select! {
-            () = self.read(reader) => {}
-            () = self.write(writer) => {}
+            (Some(opened), _) => {
+                let transport = opened.line.transport();
+                self.tell(StreamEvent::Opened(self.path, transport)).await;
+                self.relay(opened).await;
+            }
+            (None, _) => {}
         }
         self.queue.close();
-        let _ = self.to_worker.send(StreamEvent::Closed(self.path)).await;
+        self.tell(StreamEvent::Closed(self.path)).await;
+    }
+
+    /// Tells the worker. That it has ended is seen elsewhere.
+    pub(super) async fn tell(&self, event: StreamEvent) {
+        let _ = self.to_worker.send(event).await;
+    }
+
+    async fn pass(&self, opened: Opened, backend: SocketAddr) {
+        let passed = async {
+            match opened.line {
+                Line::Tcp(stream) => web::pass(stream, opened.buffer, backend).await,
+                Line::Tls(stream) => web::pass(stream, opened.buffer, backend).await,
+            }
+        };
+        tokio::select! {
+            () = passed => {}
+            () = self.queue.closed() => {}
+        }
+    }
+
+    async fn relay(&self, opened: Opened) {
+        match opened.line {
+            Line::Tcp(stream) => {
+                let (reader, writer) = stream.into_split();
+                self.serve(reader, writer, opened.buffer).await;
+            }
+            Line::Tls(stream) => {
+                let (reader, writer) = tokio::io::split(stream);
+                self.serve(reader, writer, opened.buffer).await;
+            }
+        }
+    }
+
+    async fn serve(
+        &self,
+        reader: impl AsyncRead + Unpin,
+        writer: impl AsyncWrite + Unpin,
+        buffer: BytesMut,
+    ) {
+        tokio::select! {
+            () = self.read(reader, buffer) => {}
+            () = self.write(writer) => {}
+        }
     }
 
     /// Hands frames to the worker until the client closes or sends what no frame begins with.
-    async fn read(&self, mut reader: impl AsyncRead + Unpin) {
-        let mut buffer = BytesMut::with_capacity(READ_AHEAD);
+    async fn read(&self, mut reader: impl AsyncRead + Unpin, mut buffer: BytesMut) {
         loop {
             let frame = match self.queue.is_trusted() {
                 true => next_frame(&buffer),
@@ -95,7 +125,7 @@ impl Task {
                 }
                 Frame::NeedMore(total) => {
                     // Grows only to the frame that is announced, and never past what a length field can say.
-                    buffer.reserve(total.saturating_sub(buffer.len()).max(READ_AHEAD / 2));
+                    buffer.reserve(total.saturating_sub(buffer.len()).max(READ_AHEAD));
                     match reader.read_buf(&mut buffer).await {
                         Ok(1..) => {}
                         Ok(0) | Err(_) => return,
@@ -112,7 +142,7 @@ impl Task {
         loop {
             if batch.is_empty() && !self.queue.take(&mut batch).await {
                 // Say goodbye properly (TLS close_notify, TCP FIN), but not for long.
-                let _ = timeout(HANDSHAKE, writer.shutdown()).await;
+                let _ = timeout(GOODBYE, writer.shutdown()).await;
                 return;
             }
             match timeout(STALLED, write_some(&mut writer, &mut batch)).await {

@@ -82,6 +82,13 @@ impl Queue {
         self.filled.notify_one();
     }
 
+    /// Waits until the queue is closed.
+    pub(super) async fn closed(&self) {
+        while !self.state().closed {
+            self.filled.notified().await;
+        }
+    }
+
     /// Moves the next frames to `into`, waiting for some. False when the queue is closed and empty.
     pub(super) async fn take(&self, into: &mut VecDeque<Bytes>) -> bool {
         loop {
