@@ -227,6 +227,7 @@ pub fn keys() -> Vec<String> {
 impl Config {
     /// The keys whose values differ and that take effect only when the server starts anew.
     pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        let (carry, newer_carry) = (self.relay.carry, newer.relay.carry);
         let differs = [
             (
                 "server.workers",
@@ -242,10 +243,9 @@ impl Config {
                 self.relay.external != newer.relay.external,
             ),
             ("relay.ports", self.relay.ports != newer.relay.ports),
-            (
-                "relay.icmp",
-                self.relay.carry.icmp != newer.relay.carry.icmp,
-            ),
+            ("relay.icmp", carry.icmp != newer_carry.icmp),
+            ("relay.copy_dscp", carry.dscp != newer_carry.dscp),
+            ("relay.copy_ecn", carry.ecn != newer_carry.ecn),
             ("metrics.listen", self.metrics != newer.metrics),
             ("log.format", self.log.format != newer.log.format),
         ];

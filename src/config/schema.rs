@@ -200,6 +200,8 @@ fn relay(section: &mut Section<'_>) -> Relay {
             .unwrap_or(49152..=65535),
         carry: Carry {
             icmp: section.flag("icmp").unwrap_or(true),
+            dscp: section.flag("copy_dscp").unwrap_or(true),
+            ecn: section.flag("copy_ecn").unwrap_or(true),
         },
     }
 }

@@ -102,7 +102,12 @@ impl Config {
             self.relay.ports.start(),
             self.relay.ports.end()
         )?;
-        writeln!(f, "icmp = {}", self.relay.carry.icmp)
+        let carry = self.relay.carry;
+        writeln!(
+            f,
+            "icmp = {}\ncopy_dscp = {}\ncopy_ecn = {}",
+            carry.icmp, carry.dscp, carry.ecn
+        )
     }
 
     fn show_auth(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -11,11 +11,12 @@ use super::worker::Worker;
 use crate::metrics::{Direction, SocketError};
 use crate::turn::{Cause, Client, Family, Now, RelayId, Transport, Verdict};
 
-/// Where a packet came from, as far as counting and answering need it.
+/// Where a packet came from, as far as counting and sending it on need it.
 #[derive(Clone, Copy)]
 struct Origin {
     transport: Transport,
     family: Family,
+    marks: u8,
 }
 
 impl Worker<'_> {
@@ -40,6 +41,7 @@ impl Worker<'_> {
                 let origin = Origin {
                     transport: client.five_tuple.transport,
                     family: Family::of(peer.ip()),
+                    marks: self.marks(&input),
                 };
                 let body = input.part(body);
                 if self.sockets.ports().is_relay_address(peer.ip()) {
@@ -52,6 +54,7 @@ impl Worker<'_> {
                         by,
                         to: peer,
                         from: None,
+                        marks: origin.marks,
                         head: None,
                         body,
                         pad: 0,
@@ -80,8 +83,15 @@ impl Worker<'_> {
         }
     }
 
-    /// Gives the machine what a peer sent.
-    pub(super) fn peer_input(&mut self, now: Now, relay: RelayId, peer: SocketAddr, input: &Body) {
+    /// Gives the machine what a peer sent, with its DSCP and ECN.
+    pub(super) fn peer_input(
+        &mut self,
+        now: Now,
+        relay: RelayId,
+        peer: SocketAddr,
+        input: &Body,
+        marks: u8,
+    ) {
         match self.server.peer_input(now, relay, peer, input.len()) {
             Verdict::ToClient {
                 to,
@@ -92,6 +102,7 @@ impl Worker<'_> {
                 let origin = Origin {
                     transport: to.five_tuple.transport,
                     family: Family::of(peer.ip()),
+                    marks,
                 };
                 let counted =
                     Counted::Relayed(Direction::ToClient, origin.transport, origin.family);
@@ -100,7 +111,7 @@ impl Worker<'_> {
                     self.stream_to_client(now, to, head.as_slice(), &body, pad, origin);
                 } else {
                     let mut entry = self.to_client(to, body, counted);
-                    (entry.head, entry.pad) = (Some(head), pad);
+                    (entry.head, entry.pad, entry.marks) = (Some(head), pad, marks);
                     self.push(entry);
                 }
             }
@@ -129,13 +140,14 @@ impl Worker<'_> {
         };
         let bytes = body.len();
         if owner.worker == self.number {
-            self.peer_input(now, owner.relay, from, body);
+            self.peer_input(now, owner.relay, from, body, origin.marks);
         } else {
             let payload = Bytes::copy_from_slice(body.bytes(&self.inbox, &[]));
             let parcel = Parcel {
                 relay: owner.relay,
                 to: peer,
                 from,
+                marks: origin.marks,
                 bytes: payload,
             };
             if self.shared.addresses[owner.worker]
@@ -165,6 +177,7 @@ impl Worker<'_> {
                 parcel.relay,
                 parcel.from,
                 &Body::Shared(parcel.bytes, all),
+                parcel.marks,
             );
         } else {
             self.cells.dropped(Cause::UnreachablePeer);
@@ -220,11 +233,21 @@ impl Worker<'_> {
             by: By::Listener(to.path.0),
             to: to.five_tuple.client,
             from: wildcard.then_some(to.five_tuple.server.ip()),
+            marks: 0,
             head: None,
             body,
             pad: 0,
             dont_fragment: false,
             counted,
+        }
+    }
+
+    /// The DSCP and ECN that go along with what came in. Streams have none of their own for a single message,
+    /// so theirs are Best Effort and Not-ECT (RFC 8656 §15).
+    pub(super) fn marks(&self, input: &Body) -> u8 {
+        match input {
+            Body::Slot(slot, _) => self.inbox.received(*slot).marks & self.shared.carry.marks(),
+            Body::Shared(..) | Body::Reply(_) => 0,
         }
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Parcel {
     pub(super) to: SocketAddr,
     /// The sending relay's advertised address.
     pub(super) from: SocketAddr,
+    /// DSCP and ECN, as if it had come over the network.
+    pub(super) marks: u8,
     pub(super) bytes: Bytes,
 }
 

@@ -87,6 +87,8 @@ pub(super) struct Entry {
     pub(super) to: SocketAddr,
     /// The source address, for a listener on a wildcard.
     pub(super) from: Option<IpAddr>,
+    /// DSCP and ECN.
+    pub(super) marks: u8,
     pub(super) head: Option<Head>,
     pub(super) body: Body,
     /// Zero bytes behind the body, 0 to 3.
@@ -180,6 +182,7 @@ impl Batch<'_> {
         let mut datagrams = [Datagram {
             to: nowhere,
             from: None,
+            marks: 0,
             parts: [&[]; 3],
         }; BATCH];
         for (datagram, key) in datagrams.iter_mut().zip(self.chunk) {
@@ -189,6 +192,7 @@ impl Batch<'_> {
             *datagram = Datagram {
                 to: entry.to,
                 from: entry.from,
+                marks: entry.marks,
                 parts: [head, body, &PADDING[..entry.pad]],
             };
         }

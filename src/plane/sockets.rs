@@ -93,6 +93,9 @@ impl Sockets {
     ) -> io::Result<Self> {
         let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (i, listener) in listeners.iter().enumerate() {
+            if shared.carry.marks() != 0 {
+                udp::report_marks(listener.socket.as_fd(), listener.address.is_ipv4())?;
+            }
             watch(&set, listener.socket.as_fd(), FIRST_LISTENER + i as u64)?;
         }
         Ok(Self {
@@ -192,6 +195,9 @@ impl Sockets {
         }
         udp::dont_fragment(socket.as_fd(), local.is_ipv4(), false)?;
         udp::coalesce(socket.as_fd());
+        if self.shared.carry.marks() != 0 {
+            udp::report_marks(socket.as_fd(), local.is_ipv4())?;
+        }
         if self.shared.carry.icmp {
             udp::report_errors(socket.as_fd(), local.is_ipv4())?;
         }

@@ -241,7 +241,9 @@ impl Worker<'_> {
         for slot in slots {
             let received = self.inbox.received(slot);
             for datagram in received.datagrams() {
-                self.peer_input(now, relay, received.from, &Body::Slot(slot, datagram));
+                let body = Body::Slot(slot, datagram);
+                let marks = self.marks(&body);
+                self.peer_input(now, relay, received.from, &body, marks);
             }
         }
         more

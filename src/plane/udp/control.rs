@@ -1,10 +1,12 @@
-//! Control messages: packet info and segment sizes, beside the bytes of a datagram.
+//! Control messages: packet info, marks and segment sizes, beside the bytes of a datagram.
 
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ptr;
 
-/// Room for one packet-info and one segment-size control message, either family.
+use super::send::Datagram;
+
+/// Room for a packet-info, a marks and a segment-size control message, or for an error, either family.
 pub(super) const CONTROL: usize = 96;
 
 /// A buffer for control messages, aligned as their headers want it.
@@ -45,10 +47,10 @@ pub(super) fn read<T: Copy>(data: &[u8]) -> T {
     }
 }
 
-/// Appends the control messages for a source address and a segment size; returns the bytes used.
-pub(super) fn write(control: &mut Control, from: Option<IpAddr>, segment: Option<u16>) -> usize {
+/// Writes the control messages that a datagram, or a run that begins with it, needs; returns the bytes used.
+pub(super) fn write(control: &mut Control, datagram: &Datagram<'_>, segment: Option<u16>) -> usize {
     let mut used = 0;
-    match from {
+    match datagram.from {
         Some(IpAddr::V4(ip)) => {
             let info = libc::in_pktinfo {
                 ipi_ifindex: 0,
@@ -69,6 +71,13 @@ pub(super) fn write(control: &mut Control, from: Option<IpAddr>, segment: Option
             used = write_one(control, used, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, info);
         }
         None => {}
+    }
+    if datagram.marks != 0 {
+        let (level, kind) = match datagram.to {
+            SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_TOS),
+            SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+        };
+        used = write_one(control, used, level, kind, i32::from(datagram.marks));
     }
     if let Some(segment) = segment {
         used = write_one(control, used, libc::SOL_UDP, libc::UDP_SEGMENT, segment);

@@ -16,7 +16,7 @@ mod send;
 
 pub(in crate::plane) use errors::{PathError, path_error};
 pub(in crate::plane) use options::{
-    coalesce, dont_fragment, readable, report_destination, report_errors,
+    coalesce, dont_fragment, readable, report_destination, report_errors, report_marks,
 };
 pub(in crate::plane) use receive::Inbox;
 pub(in crate::plane) use send::{Datagram, Outcome, Outlet};
@@ -41,6 +41,7 @@ mod tests {
         Datagram {
             to: to.local_addr().unwrap(),
             from: None,
+            marks: 0,
             parts,
         }
     }
@@ -138,6 +139,7 @@ mod tests {
         let wrong_family = Datagram {
             to: "[2001:db8::1]:9".parse().unwrap(),
             from: None,
+            marks: 0,
             parts: [b"x", b"", b""],
         };
         let good = datagram(&b, [b"good", b"", b""]);
@@ -147,6 +149,42 @@ mod tests {
             [true, false, true, false]
         );
         assert_eq!(receive(&b).len(), 2);
+    }
+
+    /// Marks that differ within what would be one run, on sockets that need other control messages as well.
+    #[test]
+    fn h1_every_datagram_keeps_its_own_marks() {
+        for (wildcard, target) in [("0.0.0.0:0", "127.0.0.9"), ("[::]:0", "::1")] {
+            let (a, b) = (socket(wildcard), socket(wildcard));
+            let v4 = target.contains('.');
+            for socket in [&a, &b] {
+                report_destination(socket.as_fd(), v4).unwrap();
+                report_marks(socket.as_fd(), v4).unwrap();
+                coalesce(socket.as_fd());
+            }
+            let target = target.parse().unwrap();
+            let to = SocketAddr::new(target, b.local_addr().unwrap().port());
+            // EF, then two ECT(0) that leave as one, CE under AF41, none, and a short one that differs.
+            let sent = [0xB8, 0x02, 0x02, 0x8B, 0, 0, 0x01];
+            let datagrams = sent.map(|marks| Datagram {
+                to,
+                from: Some(target),
+                marks,
+                parts: [if marks == 1 { b"short" } else { b"long enough" }, b"", b""],
+            });
+            assert_eq!(send(&a, &datagrams), [None; 7]);
+            let mut inbox = Inbox::new();
+            let mut marks = Vec::new();
+            while let Ok(slots) = inbox.receive(b.as_fd(), BATCH) {
+                for slot in slots {
+                    let received = inbox.received(slot);
+                    assert_eq!(received.to, Some(target));
+                    marks.extend(received.datagrams().map(|_| received.marks));
+                }
+                inbox.clear();
+            }
+            assert_eq!(marks, sent, "{target}");
+        }
     }
 
     /// Addresses that refuse: nobody listens there any more.
@@ -162,6 +200,7 @@ mod tests {
             let refused = Datagram {
                 to: gone,
                 from: None,
+                marks: 0,
                 parts: [b"x", b"", b""],
             };
             let good = datagram(&b, [b"good", b"", b""]);
@@ -242,6 +281,7 @@ mod tests {
             let answer = Datagram {
                 to: received.from,
                 from: received.to,
+                marks: 0,
                 parts: [b"pong", b"", b""],
             };
             assert_eq!(send(&server, &[answer]), [None]);

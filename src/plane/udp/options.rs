@@ -28,6 +28,15 @@ pub(in crate::plane) fn report_destination(socket: BorrowedFd<'_>, v4: bool) -> 
     }
 }
 
+/// Asks for the DSCP and ECN of each datagram.
+pub(in crate::plane) fn report_marks(socket: BorrowedFd<'_>, v4: bool) -> io::Result<()> {
+    if v4 {
+        set(socket, libc::IPPROTO_IP, libc::IP_RECVTOS, 1)
+    } else {
+        set(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS, 1)
+    }
+}
+
 /// Asks for the ICMP errors that datagrams of this socket cause, to be read by
 /// [`path_error`](super::path_error). Only where every send and receive knows of pending errors.
 pub(in crate::plane) fn report_errors(socket: BorrowedFd<'_>, v4: bool) -> io::Result<()> {

@@ -25,6 +25,8 @@ pub(in crate::plane) struct Received {
     pub(in crate::plane) from: SocketAddr,
     /// The local address it was sent to, when the socket reports that.
     pub(in crate::plane) to: Option<IpAddr>,
+    /// DSCP and ECN, when the socket reports them. The kernel coalesces only what has the same.
+    pub(in crate::plane) marks: u8,
     /// Bytes in the slot.
     len: usize,
     /// Bytes of each datagram in it but the last, which may be shorter.
@@ -164,6 +166,7 @@ impl Inbox {
         let mut received = Received {
             from: name::read(&self.names[slot]).unwrap_or(unspecified),
             to: None,
+            marks: 0,
             len,
             segment: len,
         };
@@ -178,6 +181,12 @@ impl Inbox {
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
                     let info: libc::in6_pktinfo = control::read(data);
                     received.to = Some(IpAddr::V6(Ipv6Addr::from(info.ipi6_addr.s6_addr)));
+                }
+                // One byte over IPv4, an int over IPv6.
+                (libc::IPPROTO_IP, libc::IP_TOS) => received.marks = control::read(data),
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    let class: libc::c_int = control::read(data);
+                    received.marks = class as u8;
                 }
                 (libc::SOL_UDP, libc::UDP_GRO) => {
                     let segment: libc::c_int = control::read(data);

@@ -21,6 +21,8 @@ pub(in crate::plane) struct Datagram<'a> {
     pub(in crate::plane) to: SocketAddr,
     /// The source address, for sockets bound to a wildcard.
     pub(in crate::plane) from: Option<IpAddr>,
+    /// DSCP and ECN, as in the octet of the header.
+    pub(in crate::plane) marks: u8,
     pub(in crate::plane) parts: [&'a [u8]; 3],
 }
 
@@ -121,10 +123,10 @@ impl Outlet {
         // SAFETY: `start` is at most the vector's length, which lies within its reserved capacity.
         header.msg_hdr.msg_iov = unsafe { self.vectors.as_mut_ptr().add(start) };
         header.msg_hdr.msg_iovlen = self.vectors.len() - start;
-        if first.from.is_some() || segment.is_some() {
+        if first.from.is_some() || first.marks != 0 || segment.is_some() {
             self.controls.push(Control([0; CONTROL]));
             let control = self.controls.len() - 1;
-            let used = control::write(&mut self.controls[control], first.from, segment);
+            let used = control::write(&mut self.controls[control], first, segment);
             header.msg_hdr.msg_control = (&raw mut self.controls[control]).cast();
             header.msg_hdr.msg_controllen = used;
         }
@@ -212,7 +214,7 @@ fn send_one_by_one(
     }
 }
 
-/// How many datagrams at the front can leave as one: same destination and source, equal size, the last
+/// How many datagrams at the front can leave as one: same destination, source and marks, equal size, the last
 /// one possibly shorter.
 fn run_length(datagrams: &[Datagram<'_>]) -> usize {
     let first = &datagrams[0];
@@ -224,8 +226,7 @@ fn run_length(datagrams: &[Datagram<'_>]) -> usize {
     let mut run = 1;
     for datagram in &datagrams[1..] {
         let len = datagram.len();
-        let joins =
-            datagram.to == first.to && datagram.from == first.from && len <= size && len > 0;
+        let joins = same_header(datagram, first) && len <= size && len > 0;
         if !joins || run == MAX_SEGMENTS || total + len > MAX_PAYLOAD {
             break;
         }
@@ -236,6 +237,10 @@ fn run_length(datagrams: &[Datagram<'_>]) -> usize {
         }
     }
     run
+}
+
+fn same_header(a: &Datagram<'_>, b: &Datagram<'_>) -> bool {
+    a.to == b.to && a.from == b.from && a.marks == b.marks
 }
 
 fn errno() -> i32 {
