@@ -8,7 +8,7 @@ use std::io;
 use std::ops::AddAssign;
 
 use crate::stun::Method;
-use crate::turn::{Cause, Census, Family, Refusal, Traffic, Transport};
+use crate::turn::{Cause, Census, Family, MoveResult, Refusal, Traffic, Transport};
 
 /// Which way a relayed packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,6 +176,7 @@ pub struct Cells {
     drops: [u64; Cause::ALL.len()],
     answers: ByAnswer,
     refusals: [u64; Refusal::ALL.len()],
+    moves: [u64; MoveResult::ALL.len()],
     socket_errors: [u64; SocketError::ALL.len()],
     /// Receive calls on UDP sockets.
     pub batches: Batches,
@@ -200,6 +201,7 @@ impl Default for Cells {
             drops: [0; Cause::ALL.len()],
             answers: [[0; CODES.len() + 1]; METHODS.len() + 1],
             refusals: [0; Refusal::ALL.len()],
+            moves: [0; MoveResult::ALL.len()],
             socket_errors: [0; SocketError::ALL.len()],
             batches: Batches::default(),
             icmp: 0,
@@ -241,6 +243,11 @@ impl Cells {
         }
     }
 
+    /// Counts what became of a client's move.
+    pub fn moved(&mut self, result: MoveResult) {
+        self.moves[result.index()] += 1;
+    }
+
     /// Counts one error of a socket.
     pub fn socket_error(&mut self, error: SocketError) {
         self.socket_errors[error as usize] += 1;
@@ -272,6 +279,11 @@ impl Cells {
         self.refusals[refusal.index()]
     }
 
+    /// Moves of clients that went like this.
+    pub fn moves(&self, result: MoveResult) -> u64 {
+        self.moves[result.index()]
+    }
+
     /// Errors of this kind.
     pub fn socket_errors(&self, error: SocketError) -> u64 {
         self.socket_errors[error as usize]
@@ -294,6 +306,7 @@ impl AddAssign<&Self> for Cells {
             other.answers.as_flattened(),
         );
         add_all(&mut self.refusals, &other.refusals);
+        add_all(&mut self.moves, &other.moves);
         add_all(&mut self.socket_errors, &other.socket_errors);
         add_all(&mut self.batches.calls, &other.batches.calls);
         self.batches.packets += other.batches.packets;

@@ -86,6 +86,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
             .server
             .software
             .then(|| concat!("turnd ", env!("CARGO_PKG_VERSION")).to_owned()),
+        mobility: config.server.mobility,
         rfc5766_channels: config.server.rfc5766_channels,
         max_lifetime: config.max_lifetime,
         limits: Limits {

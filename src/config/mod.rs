@@ -81,6 +81,8 @@ pub struct Server {
     pub realm: String,
     /// Is SOFTWARE sent in authenticated answers?
     pub software: bool,
+    /// May allocations move with their clients?
+    pub mobility: bool,
     /// May clients bind the channel numbers that RFC 8656 took away?
     pub rfc5766_channels: bool,
     /// Threads; `None`: one for each core.

@@ -96,6 +96,7 @@ fn server(section: &mut Section<'_>) -> Server {
             .parsed("realm", realm)
             .unwrap_or_else(|| "turnd".to_owned()),
         software: section.flag("software").unwrap_or(false),
+        mobility: section.flag("mobility").unwrap_or(false),
         rfc5766_channels: section.flag("rfc5766_channels").unwrap_or(false),
         workers: section.value("workers", workers).unwrap_or(None),
         drain_timeout: section

@@ -51,9 +51,10 @@ impl Config {
         let server = &self.server;
         writeln!(
             f,
-            "[server]\nrealm = {}\nsoftware = {}\nrfc5766_channels = {}",
+            "[server]\nrealm = {}\nsoftware = {}\nmobility = {}\nrfc5766_channels = {}",
             text(&server.realm),
             server.software,
+            server.mobility,
             server.rfc5766_channels
         )?;
         match server.workers {

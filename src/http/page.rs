@@ -9,7 +9,7 @@ use prometheus::proto::{
 
 use super::{Status, process};
 use crate::metrics::{BATCH_BOUNDS, Cells, Direction, Snapshot, SocketError};
-use crate::turn::{Cause, Census, Family, Refusal, Transport};
+use crate::turn::{Cause, Census, Family, MoveResult, Refusal, Transport};
 
 /// Makes the page.
 ///
@@ -130,6 +130,14 @@ impl Page {
             );
         }
         self.push(refusals);
+        let mut moves = Series::counter(
+            "turn_moves_total",
+            "Moves of allocations to another address of their client: asked for and completed.",
+        );
+        for result in MoveResult::ALL {
+            moves.add(&[("result", result.label())], cells.moves(*result) as f64);
+        }
+        self.push(moves);
     }
 
     fn sockets(&mut self, cells: &Cells) {

@@ -77,7 +77,7 @@ impl Worker<'_> {
             }
             Verdict::Later => {}
             Verdict::Drop(cause) => self.cells.dropped(cause),
-            Verdict::ToClient { .. } => {
+            Verdict::ToClient { .. } | Verdict::Elsewhere(_) => {
                 debug_assert!(false, "a client's packet never goes to a client directly")
             }
         }
@@ -116,7 +116,7 @@ impl Worker<'_> {
                 }
             }
             Verdict::Drop(cause) => self.cells.dropped(cause),
-            Verdict::ToPeer { .. } | Verdict::Reply(_) | Verdict::Later => {
+            Verdict::ToPeer { .. } | Verdict::Reply(_) | Verdict::Later | Verdict::Elsewhere(_) => {
                 debug_assert!(false, "a peer's packet goes to its client or nowhere");
             }
         }

@@ -13,6 +13,17 @@ pub(super) fn event(event: &Event) {
             lifetime = allocated.lifetime.as_secs(),
             "allocated"
         ),
+        Event::Moved(moved) => debug!(
+            user = %moved.username.escape_ascii(),
+            from = %moved.from.client,
+            from_transport = moved.from.transport.label(),
+            client = %moved.to.client,
+            transport = moved.to.transport.label(),
+            relay = %moved.relay,
+            "allocation moved with its client"
+        ),
+        Event::Move(result) => debug!(result = result.label(), "mobility"),
+        Event::Left(_) => {}
         Event::Released(ended) => log_end(ended),
         Event::Connect(_) => {}
     }

@@ -23,7 +23,7 @@ use super::sockets::{Ready, Sockets};
 use super::stream::{StreamEvent, Streams};
 use super::udp::{BATCH, Inbox};
 use crate::metrics::{Cells, SocketError};
-use crate::turn::{Client, FiveTuple, Now, Path, RelayId, Server, Transport};
+use crate::turn::{Client, Event, FiveTuple, Now, Path, RelayId, Server, Transport};
 
 /// The runtime's own work (connections, timers) gets its turn after this many rounds at the latest.
 const ROUNDS: u32 = 8;
@@ -362,6 +362,9 @@ impl Worker<'_> {
             }
         }
         while let Some(event) = self.server.poll_event() {
+            if let Event::Move(result) = event {
+                self.cells.moved(result);
+            }
             log::event(&event);
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::stun::{Attribute, ErrorCode};
 
-use super::allocation::{Allocation, Birth, Relayed};
+use super::allocation::{Allocation, AllocationId, Birth, Relayed};
 use super::authenticate::User;
 use super::channel::Channels;
 use super::icmp::IcmpBudget;
@@ -28,11 +28,13 @@ impl Server {
     ) -> Result<Success, Reject> {
         let families = relays.families();
         // 2. The request that made the allocation, come again, is answered as it was.
-        if let Some(existing) = self.allocation(request.from) {
-            let again = existing.birth.transaction == request.message.transaction_id()
-                && *existing.owner.username == *user.name;
+        if let Some(id) = self.allocations.find(&request.from.five_tuple) {
+            let again = self.allocations.get(id).is_some_and(|existing| {
+                existing.birth.transaction == request.message.transaction_id()
+                    && *existing.owner.username == *user.name
+            });
             return if again {
-                Ok(told(existing, request, families))
+                self.told(id, request, families)
             } else {
                 Err(Reject::AllocationMismatch)
             };
@@ -55,19 +57,35 @@ impl Server {
         if self.draining {
             return Err(Reject::Capacity);
         }
+        let mobility = self.wanted_mobility(request)?;
         // 10. Before anything is opened.
         let claim = self.claim(request, person)?;
         let Some(relays) = wanted.open(request, protocol, relays) else {
             return Err(self.no_capacity(request));
         };
         let mut allocation = self.new_allocation(request, user, relays, claim, lifetime);
-        if protocol == RelayProtocol::Tcp {
-            allocation.connections = Some(Box::default());
+        match protocol {
+            RelayProtocol::Tcp => allocation.connections = Some(Box::default()),
+            RelayProtocol::Udp => allocation.mobility = mobility,
         }
-        let success = told(&allocation, request, families);
         self.events.push_back(announced(&allocation, lifetime));
-        self.allocations.insert(allocation);
-        Ok(success)
+        let id = self.allocations.insert(allocation);
+        self.told(id, request, families)
+    }
+
+    /// What the client is told of its allocation, at first and when it repeats its request.
+    fn told(
+        &mut self,
+        id: AllocationId,
+        request: &Request<'_>,
+        families: Families,
+    ) -> Result<Success, Reject> {
+        let ticket = self.current_ticket(id);
+        let allocation = self.allocations.get(id).ok_or(Reject::AllocationMismatch)?;
+        Ok(Success::Allocated(response::Allocated {
+            ticket,
+            ..told(allocation, request, families)
+        }))
     }
 
     fn claim(&mut self, request: &Request<'_>, person: u64) -> Result<Claim, Reject> {
@@ -109,7 +127,8 @@ impl Server {
                 transaction: request.message.transaction_id(),
                 reserved: relay.reserved,
             },
-            _claim: claim,
+            claim,
+            mobility: None,
         }
     }
 }
@@ -205,7 +224,7 @@ fn requested_protocol(request: &Request<'_>) -> Result<RelayProtocol, Reject> {
 }
 
 /// What the client is told of its allocation, at first and when it repeats its request.
-fn told(allocation: &Allocation, request: &Request<'_>, families: Families) -> Success {
+fn told(allocation: &Allocation, request: &Request<'_>, families: Families) -> response::Allocated {
     let asked_for_both = request.has(Attribute::ADDITIONAL_ADDRESS_FAMILY);
     let lacks = (asked_for_both && allocation.second.is_none()).then(|| {
         let other = match allocation.relay.family() {
@@ -219,13 +238,14 @@ fn told(allocation: &Allocation, request: &Request<'_>, families: Families) -> S
         }
     });
     let left = allocation.relay.expires - request.now.instant;
-    Success::Allocated(response::Allocated {
+    response::Allocated {
         relay: allocation.relay.address,
         second: allocation.second.as_ref().map(|second| second.address),
         lifetime: left.as_secs() as u32,
         reserved: allocation.birth.reserved,
         lacks,
-    })
+        ticket: None,
+    }
 }
 
 fn announced(allocation: &Allocation, lifetime: Duration) -> Event {

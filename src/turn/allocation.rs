@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use slab::Slab;
 
 use crate::stun::{Key, TransactionId};
@@ -14,6 +14,7 @@ use super::channel::Channels;
 use super::connect::Connections;
 use super::expiry::Expiry;
 use super::icmp::IcmpBudget;
+use super::mobility::Mobility;
 use super::permission::Permissions;
 use super::quota::Claim;
 use super::{Client, Family, FiveTuple, RelayId, ReservationToken, Traffic};
@@ -33,8 +34,10 @@ pub(super) struct Allocation {
     pub(super) to_peer: Traffic,
     pub(super) to_client: Traffic,
     pub(super) birth: Birth,
-    /// Held, never read: it counts until it is dropped.
-    pub(super) _claim: Claim,
+    /// It counts until it is dropped.
+    pub(super) claim: Claim,
+    /// Of a client that may move (RFC 8016).
+    pub(super) mobility: Option<Box<Mobility>>,
 }
 
 /// A relayed transport address and its time to expiry.
@@ -97,6 +100,17 @@ impl Allocation {
         self.permissions.allows(peer.ip(), now) || self.channels.by_peer(peer, now).is_some()
     }
 
+    /// Where its client has moved to, if it is still sent to where it was.
+    pub(super) fn next(&self) -> Option<Client> {
+        self.mobility.as_ref()?.next
+    }
+
+    /// Whether nobody can be sent to: the client's connection is closed, and it has not come back yet.
+    #[inline]
+    pub(super) fn is_away(&self) -> bool {
+        self.mobility.as_ref().is_some_and(|mobility| mobility.away)
+    }
+
     /// The family of the relay that has expired, if the other one has not.
     pub(super) fn overdue_half(&self, now: Instant) -> Option<Family> {
         let second = self.second.as_ref()?;
@@ -141,6 +155,8 @@ impl Relayed {
 pub(super) struct Allocations {
     list: Slab<Box<Allocation>>,
     by_client: HashTable<u32>,
+    /// Where clients have moved to that are still sent to where they were.
+    by_next: HashMap<FiveTuple, AllocationId, RandomState>,
     /// By relay id.
     by_relay: Vec<Option<AllocationId>>,
     deadlines: Expiry,
@@ -149,19 +165,15 @@ pub(super) struct Allocations {
 
 /// Names an allocation while it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct AllocationId(u32);
+pub(super) struct AllocationId(pub(super) u32);
 
 impl Allocations {
     /// Adds an allocation for a client that has none.
-    pub(super) fn insert(&mut self, allocation: Allocation) {
-        let hash = self.hasher.hash_one(allocation.client.five_tuple);
+    pub(super) fn insert(&mut self, allocation: Allocation) -> AllocationId {
         let key = self.list.insert(Box::new(allocation)) as u32;
-        let (list, hasher) = (&self.list, &self.hasher);
-        self.by_client.insert_unique(hash, key, |&key| {
-            hasher.hash_one(list[key as usize].client.five_tuple)
-        });
         let id = AllocationId(key);
-        for relay in list[key as usize].relays() {
+        self.index_client(id);
+        for relay in self.list[key as usize].relays() {
             let index = relay.id.0 as usize;
             if index >= self.by_relay.len() {
                 self.by_relay.resize(index + 1, None);
@@ -169,14 +181,15 @@ impl Allocations {
             self.by_relay[index] = Some(id);
         }
         self.reschedule(id);
+        id
     }
 
     /// Takes an allocation out.
     pub(super) fn remove(&mut self, id: AllocationId) -> Option<Allocation> {
+        self.unindex_client(id);
         let allocation = self.list.try_remove(id.0 as usize)?;
-        let hash = self.hasher.hash_one(allocation.client.five_tuple);
-        if let Ok(entry) = self.by_client.find_entry(hash, |&key| key == id.0) {
-            entry.remove();
+        if let Some(next) = allocation.next() {
+            self.by_next.remove(&next.five_tuple);
         }
         for relay in allocation.relays() {
             self.forget_relay(relay.id);
@@ -217,6 +230,56 @@ impl Allocations {
                 self.list[key as usize].client.five_tuple == *five_tuple
             })
             .map(|&key| AllocationId(key))
+    }
+
+    /// The allocation of a client that has moved here and has not sent any data yet.
+    pub(super) fn by_next(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
+        self.by_next.get(five_tuple).copied()
+    }
+
+    /// The allocation of a client, wherever it has moved.
+    pub(super) fn find(&self, five_tuple: &FiveTuple) -> Option<AllocationId> {
+        self.by_client(five_tuple)
+            .or_else(|| self.by_next(five_tuple))
+    }
+
+    /// Notes where a client has moved to, or that it has not. Returns where it had moved to before.
+    pub(super) fn set_next(&mut self, id: AllocationId, next: Option<Client>) -> Option<Client> {
+        let mobility = self.list.get_mut(id.0 as usize)?.mobility.as_mut()?;
+        let before = std::mem::replace(&mut mobility.next, next);
+        if let Some(before) = before {
+            self.by_next.remove(&before.five_tuple);
+        }
+        if let Some(next) = next {
+            self.by_next.insert(next.five_tuple, id);
+        }
+        before
+    }
+
+    /// Gives an allocation to another client. Returns the one that had it.
+    pub(super) fn rehome(&mut self, id: AllocationId, client: Client) -> Option<Client> {
+        self.unindex_client(id);
+        let allocation = self.list.get_mut(id.0 as usize)?;
+        let before = std::mem::replace(&mut allocation.client, client);
+        self.index_client(id);
+        Some(before)
+    }
+
+    fn index_client(&mut self, id: AllocationId) {
+        let (list, hasher) = (&self.list, &self.hasher);
+        let hash = |&key: &u32| hasher.hash_one(list[key as usize].client.five_tuple);
+        self.by_client.insert_unique(hash(&id.0), id.0, hash);
+    }
+
+    /// Lets an allocation be found by its client no longer.
+    pub(super) fn unindex_client(&mut self, id: AllocationId) {
+        let Some(allocation) = self.list.get(id.0 as usize) else {
+            return;
+        };
+        let hash = self.hasher.hash_one(allocation.client.five_tuple);
+        if let Ok(entry) = self.by_client.find_entry(hash, |&key| key == id.0) {
+            entry.remove();
+        }
     }
 
     #[inline]

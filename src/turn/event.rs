@@ -5,13 +5,19 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::verdict::labels;
-use super::{ConnectionId, Family, FiveTuple, RelayId, Transport};
+use super::{Client, ConnectionId, Family, FiveTuple, RelayId, Transport};
 
 /// Something that happened to an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// An allocation was made.
     Allocated(Box<Allocated>),
+    /// A client asked to have its allocation moved, or has completed a move (RFC 8016).
+    Move(MoveResult),
+    /// An allocation has moved with its client: data go to the new address from now on.
+    Moved(Box<Moved>),
+    /// Nothing more will be sent to a client that had moved, or has moved on.
+    Left(Client),
     /// An allocation ended. Its relays are closed already.
     Released(Box<Ended>),
     /// A client wants to be connected to a peer; [`Server::connected`](super::Server::connected) waits for the outcome.
@@ -29,6 +35,49 @@ pub struct Allocated {
     pub relays: Vec<(RelayId, SocketAddr)>,
     /// How long it lives unless it is refreshed.
     pub lifetime: Duration,
+}
+
+/// A client that has moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// The user.
+    pub username: Box<[u8]>,
+    /// Where the client was.
+    pub from: FiveTuple,
+    /// Where it is.
+    pub to: FiveTuple,
+    /// Its relayed transport address, or the first of two, which stays.
+    pub relay: SocketAddr,
+}
+
+labels! {
+    /// What became of a Refresh with a ticket, and of the move that it asked for.
+    MoveResult {
+        /// The client may use its allocation from its new address.
+        Accepted = "accepted",
+        /// It has been told so again.
+        Repeated = "repeated",
+        /// It has begun to.
+        Completed = "completed",
+        /// Moves are not allowed.
+        Forbidden = "forbidden",
+        /// The ticket is none of ours.
+        Invalid = "invalid",
+        /// The client has not moved.
+        Unchanged = "unchanged",
+        /// The allocation has ended.
+        NoAllocation = "no_allocation",
+        /// The ticket has been used already.
+        Spent = "spent",
+        /// The client has another allocation at its new address.
+        Occupied = "occupied",
+        /// The allocation belongs to another user.
+        WrongUser = "wrong_user",
+        /// The new address is one of those that no client may have.
+        BadAddress = "bad_address",
+        /// The network of the new address has its fill of allocations.
+        Quota = "quota",
+    }
 }
 
 /// An allocation that has ended.

@@ -31,7 +31,8 @@ impl Server {
             .ok_or(Cause::Icmp)?;
         let family = Family::of(peer.ip());
         let permitted = allocation.relay_of(family, now.instant).is_some()
-            && allocation.admits(peer, now.instant);
+            && allocation.admits(peer, now.instant)
+            && !allocation.is_away();
         let age = now.instant.saturating_duration_since(allocation.birth.at);
         if !permitted || !is_told(icmp, family) || !allocation.icmp.take(age) {
             return Err(Cause::Icmp);

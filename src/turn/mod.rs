@@ -18,11 +18,13 @@ mod authenticate;
 mod binding;
 mod channel;
 mod connect;
+mod elsewhere;
 mod event;
 mod expiry;
 mod five_tuple;
 mod icmp;
 mod keys;
+mod mobility;
 mod nonce;
 mod offer;
 mod peers;
@@ -38,11 +40,13 @@ mod request;
 mod response;
 mod server;
 mod settings;
+mod ticket;
 mod verdict;
 
 use std::time::Instant;
 
-pub use event::{Allocated, Census, Connect, EndReason, Ended, Event, Traffic};
+pub use elsewhere::WorkerId;
+pub use event::{Allocated, Census, Connect, EndReason, Ended, Event, MoveResult, Moved, Traffic};
 pub use expiry::Expiry;
 pub use five_tuple::{Client, Family, FiveTuple, Path, Transport};
 pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
@@ -56,6 +60,7 @@ pub use relays::{
 };
 pub use server::Server;
 pub use settings::{Limits, NonceKey, NonceKeys, OnExpiry, Settings, TcpRelay};
+pub use ticket::TicketKey;
 pub use verdict::{Cause, Head, Refusal, Reply, Verdict};
 
 /// The time, as the plane read it.

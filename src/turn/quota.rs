@@ -94,6 +94,28 @@ pub struct Claim {
     client: u64,
 }
 
+impl Claim {
+    /// Counts for another client from now on.
+    ///
+    /// # Errors
+    /// [`Limit::Client`]; then nothing has changed.
+    pub fn move_to(&mut self, client: IpAddr, limits: &Limits) -> Result<(), Limit> {
+        let client = self.quotas.hasher.hash_one(prefix::network(client));
+        if client == self.client {
+            return Ok(());
+        }
+        let mut counts = self.quotas.lock();
+        if count(&counts.clients, client) >= limits.per_client {
+            return Err(Limit::Client);
+        }
+        *counts.clients.entry(client).or_default() += 1;
+        release(&mut counts.clients, self.client);
+        drop(counts);
+        self.client = client;
+        Ok(())
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
         let mut counts = self.quotas.lock();
@@ -156,6 +178,26 @@ mod tests {
         );
         drop(fourth);
         assert!(quotas.claim(bob, NEIGHBOUR, &limits).is_ok());
+    }
+
+    #[test]
+    fn a_claim_moves_with_its_client_if_there_is_room() {
+        let quotas = Arc::new(Quotas::new());
+        let limits = Limits {
+            per_client: 1,
+            ..Limits::default()
+        };
+        let mut moving = quotas.claim(1, CLIENT, &limits).unwrap();
+        let staying = quotas.claim(2, STRANGER, &limits).unwrap();
+        assert_eq!(moving.move_to(NEIGHBOUR, &limits), Ok(()));
+        assert_eq!(moving.move_to(STRANGER, &limits), Err(Limit::Client));
+        assert!(quotas.claim(3, CLIENT, &limits).is_err());
+        drop(staying);
+        assert_eq!(moving.move_to(STRANGER, &limits), Ok(()));
+        let _third = quotas.claim(3, CLIENT, &limits).unwrap();
+        assert_eq!(quotas.total(), 2);
+        drop(moving);
+        assert_eq!(quotas.lock().clients.len(), 1);
     }
 
     #[test]

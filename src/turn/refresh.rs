@@ -16,29 +16,38 @@ impl Server {
         user: &User<'_>,
         relays: &mut impl Relays,
     ) -> Result<Success, Reject> {
-        let id = self.allocation_id_of(request, user)?;
+        let (id, arrival) = self.refreshed_allocation(request, user)?;
         let family = request.requested_family(Reject::PeerFamily)?;
         let lifetime = match request.lifetime()? {
             Some(0) => Duration::ZERO,
             _ => request.granted_lifetime(user.expiry)?,
         };
-        let owner = self.owner(user);
-        let allocation = self
-            .allocations
-            .get_mut(id)
-            .ok_or(Reject::AllocationMismatch)?;
+        let allocation = self.allocations.get(id).ok_or(Reject::AllocationMismatch)?;
         let meant = |of| family.is_none_or(|family| family == of);
         if !allocation.relays().any(|relay| meant(relay.family())) {
             return Err(Reject::PeerFamily);
         }
 
         if lifetime.is_zero() {
+            let mut ticket = None;
             match family {
-                Some(family) if allocation.second.is_some() => self.end_half(id, family, relays),
+                Some(family) if allocation.second.is_some() => {
+                    ticket = self.welcome(id, arrival, request)?;
+                    self.end_half(id, family, relays);
+                }
                 _ => self.end(id, EndReason::Deleted, request.now, relays),
             }
-            return Ok(Success::Refreshed(0));
+            return Ok(Success::Refreshed {
+                lifetime: 0,
+                ticket,
+            });
         }
+        let ticket = self.welcome(id, arrival, request)?;
+        let owner = self.owner(user);
+        let allocation = self
+            .allocations
+            .get_mut(id)
+            .ok_or(Reject::AllocationMismatch)?;
         for relay in allocation
             .relays_mut()
             .filter(|relay| meant(relay.family()))
@@ -47,6 +56,9 @@ impl Server {
         }
         allocation.owner = owner;
         self.allocations.reschedule(id);
-        Ok(Success::Refreshed(lifetime.as_secs() as u32))
+        Ok(Success::Refreshed {
+            lifetime: lifetime.as_secs() as u32,
+            ticket,
+        })
     }
 }

@@ -16,7 +16,7 @@ impl Server {
             return Verdict::Drop(Cause::Malformed);
         };
         let Some(allocation) = self.allocation_mut(from) else {
-            return Verdict::Drop(Cause::NoAllocation);
+            return self.data_of_another(now, from);
         };
         let Some(peer) = allocation.channels.by_number(data.number, now.instant) else {
             return Verdict::Drop(Cause::NoChannel);
@@ -37,7 +37,7 @@ impl Server {
     /// RFC 8656 §11.2. Indications are not authenticated: the permission is what counts.
     pub(super) fn send(&mut self, now: Now, from: Client, message: &Message<'_>) -> Verdict {
         let Some(allocation) = self.allocation_mut(from) else {
-            return Verdict::Drop(Cause::NoAllocation);
+            return self.data_of_another(now, from);
         };
         let (Some(Ok(peer)), Some(body)) = (message.xor_peer_address(), message.data()) else {
             return Verdict::Drop(Cause::BadIndication);
@@ -60,6 +60,15 @@ impl Server {
             peer,
             body,
             dont_fragment: message.dont_fragment() && heeds_dont_fragment(&from.five_tuple, family),
+        }
+    }
+
+    /// Data of a client that has no allocation here.
+    #[cold]
+    fn data_of_another(&self, now: Now, from: Client) -> Verdict {
+        match self.elsewhere(now, &from.five_tuple) {
+            Some(worker) => Verdict::Elsewhere(worker),
+            None => Verdict::Drop(Cause::NoAllocation),
         }
     }
 
@@ -104,6 +113,9 @@ impl Server {
         } else {
             return Verdict::Drop(Cause::NoPermission);
         };
+        if allocation.is_away() {
+            return Verdict::Drop(Cause::ClientAway);
+        }
         allocation.to_client.add(len);
         Verdict::ToClient {
             to,

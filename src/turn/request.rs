@@ -88,6 +88,11 @@ impl Request<'_> {
         Ok(optional(self.message.reservation_token())?.map(ReservationToken))
     }
 
+    /// The ticket of a client that has moved, or the empty one of a client that wants one.
+    pub(super) fn mobility_ticket(&self) -> Result<Option<&[u8]>, Reject> {
+        optional(self.message.mobility_ticket())
+    }
+
     pub(super) fn has(&self, attribute: Attribute) -> bool {
         self.message.get(attribute).is_some()
     }

@@ -11,6 +11,7 @@ use super::nonce::Nonce;
 use super::offer::Offer;
 use super::redirect::Alternate;
 use super::request::Request;
+use super::ticket::SealedTicket;
 use super::{Client, ConnectionId, Family, Refusal, Reply, ReservationToken, Transport};
 
 /// A request that was carried out.
@@ -18,8 +19,11 @@ use super::{Client, ConnectionId, Family, Refusal, Reply, ReservationToken, Tran
 pub(super) enum Success {
     /// Allocate.
     Allocated(Allocated),
-    /// Refresh: the seconds that are left.
-    Refreshed(u32),
+    /// Refresh: the seconds that are left, and the next ticket of a client that has moved.
+    Refreshed {
+        lifetime: u32,
+        ticket: Option<SealedTicket>,
+    },
     /// CreatePermission, ChannelBind and ConnectionBind, which have nothing to tell.
     Done,
     /// Connect, which is answered when its outcome is known.
@@ -35,6 +39,8 @@ pub(super) struct Allocated {
     pub(super) reserved: Option<ReservationToken>,
     /// Which of two families could not be had, and why.
     pub(super) lacks: Option<(Family, ErrorCode)>,
+    /// Of a client that may move.
+    pub(super) ticket: Option<SealedTicket>,
 }
 
 /// An authenticated request that was not carried out.
@@ -46,6 +52,8 @@ pub(super) enum Reject {
     BadRequest,
     /// 403
     Forbidden,
+    /// 405
+    MobilityForbidden,
     /// 420, with what the request has of unknown attributes.
     UnknownAttributes,
     /// 437
@@ -74,6 +82,7 @@ impl Reject {
             Self::TryAlternate(_) => ErrorCode::TRY_ALTERNATE,
             Self::BadRequest => ErrorCode::BAD_REQUEST,
             Self::Forbidden => ErrorCode::FORBIDDEN,
+            Self::MobilityForbidden => ErrorCode::MOBILITY_FORBIDDEN,
             Self::UnknownAttributes => ErrorCode::UNKNOWN_ATTRIBUTE,
             Self::AllocationMismatch => ErrorCode::ALLOCATION_MISMATCH,
             Self::AddressFamily => ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED,
@@ -240,6 +249,7 @@ fn put_success(success: &Success, request: &Request<'_>, writer: &mut Writer<'_>
             if let Some(token) = allocated.reserved {
                 writer.bytes(Attribute::RESERVATION_TOKEN, &token.0);
             }
+            put_ticket(allocated.ticket, writer);
             if let Some((family, code)) = allocated.lacks {
                 writer.address_error(AddressError {
                     family: family.number(),
@@ -248,8 +258,9 @@ fn put_success(success: &Success, request: &Request<'_>, writer: &mut Writer<'_>
                 });
             }
         }
-        Success::Refreshed(lifetime) => {
+        Success::Refreshed { lifetime, ticket } => {
             writer.u32(Attribute::LIFETIME, *lifetime);
+            put_ticket(*ticket, writer);
         }
         Success::Done | Success::Later => {}
     }
@@ -280,6 +291,12 @@ fn put_alternate(
         writer
             .bytes(Attribute::REALM, realm)
             .bytes(Attribute::NONCE, nonce);
+    }
+}
+
+fn put_ticket(ticket: Option<SealedTicket>, writer: &mut Writer<'_>) {
+    if let Some(ticket) = ticket {
+        writer.bytes(Attribute::MOBILITY_TICKET, &ticket.0);
     }
 }
 

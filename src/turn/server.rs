@@ -2,24 +2,26 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use rand::SeedableRng;
 use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng};
 
 use crate::stun::{Class, Kind, Message, Method};
 
 use super::allocation::{Allocation, AllocationId, Allocations, Owner};
 use super::authenticate::User;
+use super::elsewhere::Elsewhere;
 use super::keys;
 use super::nonce::{Nonce, Nonces, Origin};
 use super::offer::Offer;
 use super::reply_budget::ReplyBudget;
 use super::request::Request;
 use super::response::{self, Reject, Success};
+use super::ticket::Tickets;
 use super::{
     Cause, Census, Client, EndReason, Ended, Event, Family, FiveTuple, Now, OnExpiry, Quotas,
-    Reach, Relays, Settings, Verdict,
+    Reach, Relays, Settings, TicketKey, Verdict, WorkerId,
 };
 
 /// The protocol machine of one worker.
@@ -34,6 +36,8 @@ pub struct Server {
     pub(super) random: StdRng,
     pub(super) draining: bool,
     pub(super) allocations: Allocations,
+    pub(super) tickets: Tickets,
+    pub(super) elsewhere: Elsewhere,
     pub(super) events: VecDeque<Event>,
 }
 
@@ -44,6 +48,8 @@ impl Server {
     /// machines of a process: nonces count the seconds from `epoch.unix` along the monotonic clock.
     pub fn new(settings: Arc<Settings>, quotas: Arc<Quotas>, seed: [u8; 32], epoch: Now) -> Self {
         let rate = settings.limits.unauthenticated_replies;
+        let mut random = StdRng::from_seed(seed);
+        let ticket_key = TicketKey(random.random());
         Self {
             generation: 0,
             nonces: Nonces::new(&settings.nonce_keys),
@@ -51,10 +57,22 @@ impl Server {
             settings,
             epoch,
             quotas,
-            random: StdRng::from_seed(seed),
+            random,
             draining: false,
             allocations: Allocations::default(),
+            tickets: Tickets::new(WorkerId(0), &ticket_key),
+            elsewhere: Elsewhere::default(),
             events: VecDeque::new(),
+        }
+    }
+
+    /// Makes it one of several machines, among which clients may move: `worker` is its number, and no other's;
+    /// `ticket_key` is the same for all.
+    #[must_use]
+    pub fn among(self, worker: WorkerId, ticket_key: &TicketKey) -> Self {
+        Self {
+            tickets: Tickets::new(worker, ticket_key),
+            ..self
         }
     }
 
@@ -126,16 +144,23 @@ impl Server {
     }
 
     /// Ends the allocation of a client whose connection was closed, unless the client has made it through another
-    /// connection on the same 5-tuple since.
+    /// connection on the same 5-tuple since, or may come back with a ticket.
     pub fn client_gone(&mut self, now: Now, client: Client, relays: &mut impl Relays) {
+        if self.arrival_gone(client) {
+            return;
+        }
         let Some(id) = self.allocations.by_client(&client.five_tuple) else {
             return;
         };
-        if self
-            .allocations
-            .get(id)
-            .is_some_and(|allocation| allocation.client.path == client.path)
-        {
+        let Some(allocation) = self.allocations.get(id) else {
+            return;
+        };
+        if allocation.client.path != client.path {
+            return;
+        }
+        if allocation.mobility.is_some() {
+            self.departed(id);
+        } else {
             self.end(id, EndReason::ConnectionClosed, now, relays);
         }
     }
@@ -198,7 +223,7 @@ impl Server {
 
     /// Whether a client has an allocation.
     pub fn has_allocation(&self, five_tuple: &FiveTuple) -> bool {
-        self.allocations.by_client(five_tuple).is_some()
+        self.allocations.find(five_tuple).is_some()
     }
 }
 
@@ -218,6 +243,9 @@ impl Server {
         if !has_way_back(from, relays) {
             return Verdict::Drop(Cause::NoWayBack);
         }
+        if let Some(worker) = self.elsewhere(now, &from.five_tuple) {
+            return Verdict::Elsewhere(worker);
+        }
         // What is overdue does not count any more, even if the timeout comes late.
         self.handle_timeout(now, relays);
         let settings = Arc::clone(&self.settings);
@@ -232,6 +260,9 @@ impl Server {
         }
         match self.authenticate(&request) {
             Ok(user) => {
+                if let Some(worker) = self.home(&request) {
+                    return Verdict::Elsewhere(worker);
+                }
                 let outcome = self.carry_out(&request, &user, relays);
                 if matches!(outcome, Ok(Success::Later)) {
                     return Verdict::Later;
@@ -275,13 +306,17 @@ impl Server {
     /// The allocation of a client.
     pub(super) fn allocation(&self, client: Client) -> Option<&Allocation> {
         self.allocations
-            .get(self.allocations.by_client(&client.five_tuple)?)
+            .get(self.allocations.find(&client.five_tuple)?)
     }
 
-    /// The same, to be changed.
+    /// The allocation of a client that sends data, to be changed. If the client has moved, the data say that it is
+    /// there now.
     #[inline]
     pub(super) fn allocation_mut(&mut self, client: Client) -> Option<&mut Allocation> {
-        let id = self.allocations.by_client(&client.five_tuple)?;
+        let id = match self.allocations.by_client(&client.five_tuple) {
+            Some(id) => id,
+            None => self.arrived(&client.five_tuple)?,
+        };
         self.allocations.get_mut(id)
     }
 
@@ -294,7 +329,7 @@ impl Server {
     ) -> Result<AllocationId, Reject> {
         let id = self
             .allocations
-            .by_client(&request.from.five_tuple)
+            .find(&request.from.five_tuple)
             .ok_or(Reject::AllocationMismatch)?;
         let owner = self
             .allocations
@@ -349,6 +384,7 @@ impl Server {
         for relay in allocation.relays() {
             relays.close(relay.id);
         }
+        self.announce_left(&allocation);
         self.events.push_back(Event::Released(Box::new(Ended {
             relays: allocation.addresses(),
             username: allocation.owner.username,
@@ -401,6 +437,10 @@ impl Server {
             || self
                 .budget
                 .take(five_tuple.client.ip(), request.now.instant)
+    }
+
+    pub(super) fn max_lifetime(&self) -> Duration {
+        self.settings.max_lifetime
     }
 
     /// The time of nonces: monotonic, and the same for all that were given the same epoch.

@@ -23,6 +23,8 @@ pub struct Settings {
     pub username_anonymity: bool,
     /// What happens to a running allocation when its credentials expire.
     pub on_expiry: OnExpiry,
+    /// Whether allocations may move with their clients (RFC 8016).
+    pub mobility: bool,
     /// Whether clients may bind the channel numbers 0x5000 to 0x7FFF, which RFC 8656 took away from RFC 5766.
     pub rfc5766_channels: bool,
     /// SOFTWARE of authenticated answers to Allocate and Refresh. At most 127 characters.
@@ -49,6 +51,7 @@ impl Settings {
             listener_algorithms: Vec::new(),
             username_anonymity: false,
             on_expiry: OnExpiry::Refresh,
+            mobility: false,
             rfc5766_channels: false,
             software: None,
             max_lifetime: Duration::from_secs(3600),

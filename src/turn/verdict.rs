@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::stun::Method;
 
-use super::{Client, RelayId};
+use super::{Client, RelayId, WorkerId};
 
 /// What became of a packet: at most one packet goes out for one that came in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub enum Verdict {
     },
     /// Send what was appended to the reply buffer.
     Reply(Reply),
+    /// The client's allocation is with another machine of this process, which shall be given the same bytes.
+    Elsewhere(WorkerId),
     /// Nothing goes out now: the answer waits for [`Event::Connect`](super::Event::Connect).
     Later,
     /// Nothing goes out.
@@ -148,6 +150,8 @@ labels! {
         UnreachablePeer = "unreachable_peer",
         /// Data from a peer too long for the message that would carry it.
         TooLarge = "too_large",
+        /// Data for a client whose connection is closed, and who may come back (RFC 8016).
+        ClientAway = "client_away",
         /// A connection from a peer beyond what an allocation may have.
         TooManyConnections = "too_many_connections",
         /// Data for a relay that no allocation owns.
