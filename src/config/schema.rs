@@ -16,10 +16,11 @@ use super::{
     Auth, Config, External, Log, LogFormat, Redirect, Relay, SecretSource, Server, User, values,
 };
 
-const TRANSPORTS: [(&str, Transport); 3] = [
+const TRANSPORTS: [(&str, Transport); 4] = [
     ("udp", Transport::Udp),
     ("tcp", Transport::Tcp),
     ("tls", Transport::Tls),
+    ("dtls", Transport::Dtls),
 ];
 const ALGORITHMS: [(&str, SecretAlgorithm); 2] = [
     ("sha1", SecretAlgorithm::Sha1),
@@ -162,7 +163,7 @@ fn listen(
                 "address",
                 Complaint::new(
                     what,
-                    "take one of them out, or give it another port; tcp and tls cannot share one",
+                    "take one of them out, or give it another port; tcp and tls cannot share one, nor can udp and dtls",
                 ),
             );
         }
