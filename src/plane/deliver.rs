@@ -66,8 +66,8 @@ impl Worker<'_> {
             Verdict::Reply(answer) => {
                 self.cells
                     .answered(answer.method, answer.code, answer.refusal);
-                if answer.authenticated {
-                    self.trust(answer.to);
+                if answer.authenticated && self.streams.owns(answer.to.path) {
+                    self.streams.trust(answer.to.path);
                 }
                 self.answer(
                     now,
@@ -109,8 +109,6 @@ impl Worker<'_> {
                 let body = input.part(body);
                 if self.streams.owns(to.path) {
                     self.stream_to_client(now, to, head.as_slice(), &body, pad, origin);
-                } else if origin.transport == Transport::Dtls {
-                    self.relay_over_dtls(to, head.as_slice(), &body, pad, origin.family);
                 } else {
                     let mut entry = self.to_client(to, body, counted);
                     (entry.head, entry.pad, entry.marks) = (Some(head), pad, marks);
@@ -186,15 +184,6 @@ impl Worker<'_> {
         }
     }
 
-    /// A client has proved who it is: it counts no longer as a stranger where connections are limited.
-    fn trust(&mut self, client: Client) {
-        if self.streams.owns(client.path) {
-            self.streams.trust(client.path);
-        } else if client.five_tuple.transport == Transport::Dtls {
-            self.associations.trust(&client.five_tuple);
-        }
-    }
-
     pub(super) fn answer(&mut self, now: Now, to: Client, body: Body) {
         if self.streams.owns(to.path) {
             let bytes = body.bytes(&self.inbox, &self.outbox.replies);
@@ -202,9 +191,6 @@ impl Worker<'_> {
                 .streams
                 .send(now.instant, to.path, [bytes, &[], &[]], true);
             self.count_queue_drops(dropped);
-        } else if to.five_tuple.transport == Transport::Dtls {
-            let bytes = body.bytes(&self.inbox, &self.outbox.replies);
-            self.associations.send(to, [bytes, &[], &[]]);
         } else {
             let entry = self.to_client(to, body, Counted::Answer);
             self.push(entry);
@@ -240,7 +226,7 @@ impl Worker<'_> {
         }
     }
 
-    pub(super) fn to_client(&self, to: Client, body: Body, counted: Counted) -> Entry {
+    fn to_client(&self, to: Client, body: Body, counted: Counted) -> Entry {
         let listener = self.sockets.listeners.get(to.path.0 as usize);
         let wildcard = listener.is_some_and(|listener| listener.address.ip().is_unspecified());
         Entry {

@@ -63,7 +63,7 @@ pub struct Adopted {
 
 /// The sockets of one worker.
 pub(super) struct Bound {
-    pub(super) udp: Vec<(Socket, Arc<Listen>)>,
+    pub(super) udp: Vec<(Socket, SocketAddr)>,
     pub(super) tcp: Vec<(Socket, Arc<Listen>)>,
 }
 
@@ -73,7 +73,7 @@ impl Bound {
         let udp = self
             .udp
             .iter()
-            .map(|(socket, listen)| Ok((socket.try_clone()?, Arc::clone(listen))));
+            .map(|(socket, address)| Ok((socket.try_clone()?, *address)));
         let tcp = self
             .tcp
             .iter()
@@ -128,11 +128,7 @@ fn bind_worker(
                 .map_err(|source| StartError::bind(listen, source))?;
             // Port 0 asks the kernel for one: tests do.
             let address = local_address(&socket, listen.address);
-            let listen = Listen {
-                address,
-                ..listen.clone()
-            };
-            bound.udp.push((socket, Arc::new(listen)));
+            bound.udp.push((socket, address));
         }
     }
     Ok(bound)

@@ -9,7 +9,6 @@
 
 mod carry;
 mod deliver;
-mod dtls;
 mod icmp;
 mod listener;
 mod log;
@@ -32,12 +31,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use rand::{TryRng as _, rngs::SysRng};
 use rustls::ServerConfig;
 use tokio::sync::oneshot;
 
 pub use carry::Carry;
-pub use dtls::{Identity, UnfitKey};
 pub use listener::{Adopted, Listen};
 pub use ports::{RelayAddress, RelayRange};
 
@@ -62,7 +59,7 @@ pub struct Settings {
     pub relay: RelayRange,
     /// What is carried through a relay beside the payload.
     pub carry: Carry,
-    /// TCP and TLS connections that one worker has at most, and as many DTLS associations.
+    /// TCP and TLS connections that one worker has at most.
     pub streams_per_worker: usize,
 }
 
@@ -114,9 +111,6 @@ struct Shared {
     reservations: Reservations,
     carry: Carry,
     tls: ArcSwapOption<Tls>,
-    dtls: Arc<ArcSwapOption<Identity>>,
-    /// What the cookies of DTLS are made from.
-    cookie_seed: [u8; 32],
     addresses: Vec<Address>,
 }
 
@@ -145,22 +139,15 @@ pub fn start(
     let own = own_addresses()
         .map_err(|error| StartError::new("cannot list this machine's addresses", error))?;
     let (addresses, mailboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mail::mailbox()).unzip();
-    let listening = bound[0]
-        .udp
-        .iter()
-        .map(|(_, listen)| listen.address)
-        .collect();
-    let mut cookie_seed = [0; 32];
-    SysRng.try_fill_bytes(&mut cookie_seed).map_err(|error| {
-        StartError::new("the system gives no randomness", io::Error::other(error))
-    })?;
+    let listening: Arc<[SocketAddr]> = bound[0].udp.iter().map(|(_, address)| *address).collect();
+    let listeners = settings.listeners.iter().map(|listen| listen.address);
+    let listened_on = listeners.chain(listening.iter().copied());
+    let listened_on = listened_on.map(|address| address.ip()).collect();
     let shared = Arc::new(Shared {
-        ports: Ports::new(settings.relay, own),
+        ports: Ports::new(settings.relay, own, listened_on),
         reservations: Reservations::default(),
         carry: settings.carry,
         tls: ArcSwapOption::new(tls.as_deref().map(Tls::new)),
-        dtls: Arc::default(),
-        cookie_seed,
         addresses,
     });
     let plans = supervisor::plans(bound, &shared, &machine, settings.streams_per_worker);
@@ -222,11 +209,6 @@ impl Handle {
     /// New handshakes use this certificate; connections keep theirs.
     pub fn replace_tls(&self, config: Arc<ServerConfig>) {
         self.shared.tls.store(Some(Tls::new(&config)));
-    }
-
-    /// New DTLS handshakes show this identity; associations keep theirs. Without one DTLS listeners take nobody.
-    pub fn replace_identity(&self, identity: Arc<Identity>) {
-        self.shared.dtls.store(Some(identity));
     }
 
     /// Refuses new allocations, or takes them again. What lives goes on.

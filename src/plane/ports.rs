@@ -53,12 +53,14 @@ pub(super) struct Ports {
     range: RelayRange,
     owners: Vec<Box<[AtomicU32]>>,
     used: AtomicUsize,
-    /// All addresses of this machine, listeners' and others', that must not be reached through it.
+    /// All addresses of this machine that must not be reached through it.
     own: ArcSwap<Vec<IpAddr>>,
+    /// Those that are listened on, which need not be of any interface: a whole prefix can be routed to a host.
+    listening: Vec<IpAddr>,
 }
 
 impl Ports {
-    pub(super) fn new(range: RelayRange, own: Vec<IpAddr>) -> Self {
+    pub(super) fn new(range: RelayRange, own: Vec<IpAddr>, listening: Vec<IpAddr>) -> Self {
         let count = range.ports.clone().count();
         let free = || (0..count).map(|_| AtomicU32::new(FREE)).collect();
         let owners = range.addresses.iter().map(|_| free()).collect();
@@ -67,6 +69,7 @@ impl Ports {
             owners,
             used: AtomicUsize::new(0),
             own: ArcSwap::from_pointee(own),
+            listening,
         }
     }
 
@@ -165,7 +168,10 @@ impl Ports {
     pub(super) fn reach(&self, peer: SocketAddr) -> Reach {
         if self.owner(peer).is_some() {
             Reach::LiveRelay
-        } else if self.is_relay_address(peer.ip()) || self.own.load().contains(&peer.ip()) {
+        } else if self.is_relay_address(peer.ip())
+            || self.listening.contains(&peer.ip())
+            || self.own.load().contains(&peer.ip())
+        {
             Reach::Own
         } else {
             Reach::Outside
@@ -200,6 +206,7 @@ mod tests {
                 ports: range,
             },
             vec!["10.0.0.9".parse().unwrap()],
+            vec!["198.51.100.7".parse().unwrap()],
         )
     }
 
@@ -247,5 +254,12 @@ mod tests {
         assert_eq!(ports.reach("10.0.0.9:22".parse().unwrap()), Reach::Own);
         assert_eq!(ports.reach("203.0.113.4:3478".parse().unwrap()), Reach::Own);
         assert_eq!(ports.reach("192.0.2.1:9".parse().unwrap()), Reach::Outside);
+    }
+
+    #[test]
+    fn l2_what_is_listened_on_is_own_even_if_no_interface_has_it() {
+        let ports = ports(50_000..=50_099);
+        ports.set_own_addresses(Vec::new());
+        assert_eq!(ports.reach("198.51.100.7:80".parse().unwrap()), Reach::Own);
     }
 }

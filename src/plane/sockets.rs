@@ -22,7 +22,7 @@ use super::reservations::Reserved;
 use super::udp;
 use crate::turn::{
     Families, Family, NoCapacity, Reach, Relay, RelayId, RelayProtocol, Relays, ReservationToken,
-    Transport, Want, WantedPort,
+    Want, WantedPort,
 };
 
 /// How many ready sockets one look at the set reports at most.
@@ -46,8 +46,6 @@ pub(super) struct Listener {
     pub(super) socket: Socket,
     /// Where it is bound.
     pub(super) address: SocketAddr,
-    /// What its clients speak.
-    pub(super) transport: Transport,
 }
 
 /// A relayed transport address.

@@ -17,8 +17,7 @@ use tokio::net::TcpListener;
 use tracing::error;
 
 use super::Shared;
-use super::dtls::Associations;
-use super::listener::{Bound, Listen};
+use super::listener::Bound;
 use super::mail::Mailbox;
 use super::outbox::Outbox;
 use super::sockets::{Listener, Sockets};
@@ -104,11 +103,7 @@ impl Plan {
 
     fn build<'a>(&self, cells: &'a mut Cells) -> io::Result<Worker<'a>> {
         let Bound { udp, tcp } = self.bound.try_clone()?;
-        let listener = |(socket, listen): (_, Arc<Listen>)| Listener {
-            socket,
-            address: listen.address,
-            transport: listen.transport,
-        };
+        let listener = |(socket, address)| Listener { socket, address };
         let listeners: Vec<_> = udp.into_iter().map(listener).collect();
         let mut acceptors = Vec::new();
         for (socket, listen) in tcp {
@@ -134,12 +129,6 @@ impl Plan {
             )?,
             acceptors,
             streams: Streams::new(first_stream, self.streams),
-            associations: Associations::new(
-                self.streams,
-                Arc::clone(&self.shared.dtls),
-                &self.shared.cookie_seed,
-                self.epoch.instant,
-            ),
             shared: Arc::clone(&self.shared),
             cells,
             inbox: Inbox::new(),
