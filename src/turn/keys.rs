@@ -272,6 +272,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a6_of_a_user_only_keys_are_kept() {
+        let mut users = Users::new("turn.test");
+        users.add_user("ann", "the password of ann");
+        // By every field, so that no other can be added unseen.
+        let Keys { md5, sha256 } = &users.fixed[&b"ann"[..]];
+        assert!(*md5 == Key::md5(b"ann", b"turn.test", b"the password of ann"));
+        assert!(*sha256 == Key::sha256(b"ann", b"turn.test", b"the password of ann"));
+    }
+
+    #[test]
     fn expiry_is_all_before_the_colon() {
         assert_eq!(expiry(b"1700000000:ann"), Some(1_700_000_000));
         assert_eq!(expiry(b"1700000000"), Some(1_700_000_000));
