@@ -16,11 +16,10 @@ use super::{
     Auth, Config, External, Log, LogFormat, Redirect, Relay, SecretSource, Server, User, values,
 };
 
-const TRANSPORTS: [(&str, Transport); 4] = [
+const TRANSPORTS: [(&str, Transport); 3] = [
     ("udp", Transport::Udp),
     ("tcp", Transport::Tcp),
     ("tls", Transport::Tls),
-    ("dtls", Transport::Dtls),
 ];
 const ALGORITHMS: [(&str, SecretAlgorithm); 2] = [
     ("sha1", SecretAlgorithm::Sha1),
@@ -163,7 +162,7 @@ fn listen(
                 "address",
                 Complaint::new(
                     what,
-                    "take one of them out, or give it another port; tcp and tls cannot share one, nor can udp and dtls",
+                    "take one of them out, or give it another port; tcp and tls cannot share one",
                 ),
             );
         }
