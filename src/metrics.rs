@@ -228,6 +228,17 @@ impl Cells {
         cell.bytes += bytes as u64;
     }
 
+    /// Counts bytes that went through a connection between a peer and a TCP relay: they have no packets.
+    pub fn carried(
+        &mut self,
+        direction: Direction,
+        transport: Transport,
+        family: Family,
+        bytes: u64,
+    ) {
+        self.relayed[direction as usize][transport.index()][family.index()].bytes += bytes;
+    }
+
     /// Counts one packet that went nowhere.
     pub fn dropped(&mut self, cause: Cause) {
         self.drops[cause.index()] += 1;
@@ -341,6 +352,8 @@ pub struct Snapshot {
     pub cells: Cells,
     /// What lives: allocations, permissions, channels.
     pub census: Census,
+    /// Connections between TCP relays and peers, in use or waiting for their client.
+    pub peer_connections: u64,
     /// The relay ports.
     pub ports: PortPool,
     /// Workers that answered.

@@ -54,6 +54,11 @@ impl Page {
         }
         self.push(family);
         self.one_gauge(
+            "turn_tcp_allocations",
+            "Allocations with a TCP relay, which are among the others.",
+            census.tcp_allocations as f64,
+        );
+        self.one_gauge(
             "turn_permissions",
             "Permissions that live.",
             census.permissions as f64,
@@ -195,6 +200,11 @@ impl Page {
             "turn_port_pool_free",
             "Relay ports not in use.",
             ports.total.saturating_sub(ports.used) as f64,
+        );
+        self.one_gauge(
+            "turn_peer_connections",
+            "Connections between TCP relays and peers, in use or waiting for their client.",
+            snapshot.peer_connections as f64,
         );
         self.one_gauge(
             "turn_workers",

@@ -25,6 +25,7 @@ pub(super) fn event(event: &Event) {
         Event::Move(result) => debug!(result = result.label(), "mobility"),
         Event::Left(_) => {}
         Event::Released(ended) => log_end(ended),
+        // A client's wish, told by its outcome.
         Event::Connect(_) => {}
     }
 }

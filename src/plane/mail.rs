@@ -25,6 +25,8 @@ pub(super) enum Mail {
 pub(super) struct Report {
     pub(super) cells: Cells,
     pub(super) census: Census,
+    /// Connections between TCP relays and peers.
+    pub(super) peer_connections: u64,
 }
 
 /// A datagram from a relay of one worker to a relay of another: it never touches the network.

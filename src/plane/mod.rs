@@ -19,6 +19,7 @@ mod reservations;
 mod sockets;
 mod stream;
 mod supervisor;
+mod tcp_relay;
 mod tls;
 mod udp;
 mod worker;
@@ -43,6 +44,7 @@ use crate::turn;
 use mail::{Address, Mail, Report};
 use ports::Ports;
 use reservations::Reservations;
+use tcp_relay::Unclaimed;
 use tls::Tls;
 
 /// A worker that has not reported after this long is counted as absent.
@@ -109,6 +111,7 @@ impl std::error::Error for StartError {
 struct Shared {
     ports: Ports,
     reservations: Reservations,
+    unclaimed: Unclaimed,
     carry: Carry,
     tls: ArcSwapOption<Tls>,
     addresses: Vec<Address>,
@@ -146,6 +149,7 @@ pub fn start(
     let shared = Arc::new(Shared {
         ports: Ports::new(settings.relay, own, listened_on),
         reservations: Reservations::default(),
+        unclaimed: Unclaimed::default(),
         carry: settings.carry,
         tls: ArcSwapOption::new(tls.as_deref().map(Tls::new)),
         addresses,
@@ -179,9 +183,13 @@ impl Handle {
         let deadline = tokio::time::Instant::now() + REPORT;
         let mut snapshot = Snapshot::default();
         for report in asked {
-            if let Ok(Ok(Report { cells, census })) =
-                tokio::time::timeout_at(deadline, report).await
+            if let Ok(Ok(Report {
+                cells,
+                census,
+                peer_connections,
+            })) = tokio::time::timeout_at(deadline, report).await
             {
+                snapshot.peer_connections += peer_connections;
                 snapshot.cells += &cells;
                 snapshot.census += census;
                 snapshot.workers += 1;

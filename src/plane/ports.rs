@@ -178,6 +178,18 @@ impl Ports {
         }
     }
 
+    /// Where sockets find what peers know by this address: one of our relays' under the address it is bound to.
+    pub(super) fn to_local(&self, peer: SocketAddr) -> SocketAddr {
+        let relay = self.index(peer.ip()).and_then(|i| self.address_at(i));
+        relay.map_or(peer, |relay| SocketAddr::new(relay.local, peer.port()))
+    }
+
+    /// What peers know by this address: the other way.
+    pub(super) fn to_advertised(&self, peer: SocketAddr) -> SocketAddr {
+        let relay = self.index(peer.ip()).and_then(|i| self.address_at(i));
+        relay.map_or(peer, |relay| SocketAddr::new(relay.advertised, peer.port()))
+    }
+
     fn index(&self, ip: IpAddr) -> Option<usize> {
         self.range
             .addresses

@@ -5,7 +5,7 @@
 //! That costs no waker, no lock and no allocation per packet, and an idle relay costs a slab entry.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -19,23 +19,29 @@ use super::Shared;
 use super::outbox::By;
 use super::ports::{MAX_RELAYS, Owner, Ports};
 use super::reservations::Reserved;
+use super::tcp_relay::{self, Connections};
 use super::udp;
 use crate::turn::{
-    Families, Family, NoCapacity, Reach, Relay, RelayId, RelayProtocol, Relays, ReservationToken,
-    Want, WantedPort,
+    Addressee, Carried, Claimant, Connect, ConnectionId, Families, Family, NoCapacity, Reach,
+    Relay, RelayId, RelayProtocol, Relays, ReservationToken, Want, WantedPort,
 };
 
 /// How many ready sockets one look at the set reports at most.
 const EVENTS: usize = udp::BATCH;
 /// Ports that another process may sit on are skipped this often before giving up.
 const BIND_ATTEMPTS: usize = 32;
-/// Relays are numbered from 0; listeners from the top of the numbers.
+/// Relays are numbered from 0; listeners, and TCP relays, from higher numbers on.
 const FIRST_LISTENER: u64 = 1 << 32;
+const FIRST_TCP_RELAY: u64 = 1 << 33;
+/// Peers that the kernel connects to a TCP relay before they are taken.
+const PEER_BACKLOG: i32 = 64;
 
 /// A socket that has something to be received.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ready {
     Listener(usize),
+    /// A TCP relay to which peers have connected.
+    TcpRelay(RelayId),
     Relay(RelayId),
     /// The same, with ICMP errors about what it has sent.
     Errors(RelayId),
@@ -79,6 +85,8 @@ pub(super) struct Sockets {
     events: Vec<epoll::Event>,
     pub(super) listeners: Vec<Listener>,
     relays: Slab<RelaySocket>,
+    /// Of the TCP relays.
+    pub(super) connections: Connections,
     shared: Arc<Shared>,
     random: StdRng,
 }
@@ -88,6 +96,7 @@ impl Sockets {
     pub(super) fn new(
         worker: usize,
         listeners: Vec<Listener>,
+        connections: Connections,
         shared: Arc<Shared>,
         seed: [u8; 32],
     ) -> io::Result<Self> {
@@ -104,6 +113,7 @@ impl Sockets {
             events: Vec::with_capacity(EVENTS),
             listeners,
             relays: Slab::new(),
+            connections,
             shared,
             random: StdRng::from_seed(seed),
         })
@@ -135,7 +145,10 @@ impl Sockets {
         for event in &self.events {
             let (flags, number) = (event.flags, event.data.u64());
             if number >= FIRST_LISTENER {
-                into.push(Ready::Listener((number - FIRST_LISTENER) as usize));
+                into.push(match number.checked_sub(FIRST_TCP_RELAY) {
+                    Some(relay) => Ready::TcpRelay(RelayId(relay as u32)),
+                    None => Ready::Listener((number - FIRST_LISTENER) as usize),
+                });
                 continue;
             }
             // Errors first: reading them clears the one that would fail the next receive.
@@ -205,10 +218,46 @@ impl Sockets {
         Ok(socket)
     }
 
+    /// Binds a TCP socket to a claimed port, and lets peers connect to it at once.
+    fn listen(&self, local: IpAddr, port: u16) -> io::Result<Socket> {
+        let address = SocketAddr::new(local, port);
+        let socket = tcp_relay::socket(address)?;
+        socket.bind(&address.into())?;
+        // Shared with connections from here to peers, and only once it is known that nobody else listens.
+        socket.set_reuse_port(true)?;
+        socket.listen(PEER_BACKLOG)?;
+        Ok(socket)
+    }
+
+    /// The next peer that has connected to a TCP relay, as peers are known to clients.
+    pub(super) fn accept_peer(
+        &self,
+        relay: RelayId,
+    ) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        let relay = self.relay(relay)?;
+        Some(relay.socket.accept().and_then(|(stream, peer)| {
+            let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+            if self.connections.is_full() {
+                return Err(io::ErrorKind::QuotaExceeded.into());
+            }
+            stream.set_nonblocking(true)?;
+            Ok((stream.into(), self.shared.ports.to_advertised(peer)))
+        }))
+    }
+
+    /// From where to where a connection is to be made, if there can be one more.
+    pub(super) fn way(&self, connect: &Connect) -> Option<(SocketAddr, SocketAddr)> {
+        let relay = self.relay(connect.relay)?;
+        let local = self.shared.ports.address_at(relay.address as usize)?.local;
+        let to = self.shared.ports.to_local(connect.peer);
+        (!self.connections.is_full()).then_some((SocketAddr::new(local, relay.port), to))
+    }
+
     /// Claims and binds a port that fits, skipping those that other processes sit on.
     fn open_fitting(
         &mut self,
         v4: bool,
+        protocol: RelayProtocol,
         fits: impl Fn(u16) -> bool,
     ) -> Result<(Socket, usize, u16), NoCapacity> {
         let (address, relay) = self.shared.ports.address(v4).ok_or(NoCapacity)?;
@@ -218,7 +267,11 @@ impl Sockets {
                 .ports
                 .claim(address, self.random.next_u32(), &fits)
                 .ok_or(NoCapacity)?;
-            match self.bind(relay.local, port) {
+            let bound = match protocol {
+                RelayProtocol::Udp => self.bind(relay.local, port),
+                RelayProtocol::Tcp => self.listen(relay.local, port),
+            };
+            match bound {
                 Ok(socket) => return Ok((socket, address, port)),
                 Err(error) => {
                     self.shared.ports.release(address, port);
@@ -239,7 +292,9 @@ impl Sockets {
     ) -> Result<(Socket, usize, u16, ReservationToken), NoCapacity> {
         for _ in 0..BIND_ATTEMPTS {
             let (socket, address, port) =
-                self.open_fitting(want.family == Family::V4, |port| port % 2 == 0)?;
+                self.open_fitting(want.family == Family::V4, want.protocol, |port| {
+                    port % 2 == 0
+                })?;
             if let Some(next) = self.bind_next(address, port) {
                 let token = ReservationToken(self.random.random());
                 let reserved = Reserved {
@@ -276,6 +331,7 @@ impl Sockets {
     fn insert(
         &mut self,
         socket: Socket,
+        protocol: RelayProtocol,
         address: usize,
         port: u16,
     ) -> Result<(RelayId, SocketAddr), NoCapacity> {
@@ -283,7 +339,11 @@ impl Sockets {
         let id = RelayId(u32::try_from(entry.key()).map_err(|_| NoCapacity)?);
         let relay_address = self.shared.ports.address_at(address).ok_or(NoCapacity)?;
         let full = entry.key() >= MAX_RELAYS;
-        if full || watch(self.set.get_ref(), socket.as_fd(), u64::from(id.0)).is_err() {
+        let number = match protocol {
+            RelayProtocol::Udp => u64::from(id.0),
+            RelayProtocol::Tcp => FIRST_TCP_RELAY + u64::from(id.0),
+        };
+        if full || watch(self.set.get_ref(), socket.as_fd(), number).is_err() {
             self.shared.ports.release(address, port);
             return Err(NoCapacity);
         }
@@ -309,14 +369,12 @@ impl Sockets {
 
 impl Relays for Sockets {
     fn open(&mut self, want: Want) -> Result<Relay, NoCapacity> {
-        if want.protocol == RelayProtocol::Tcp {
-            return Err(NoCapacity);
-        }
+        let protocol = want.protocol;
         let v4 = want.family == Family::V4;
         let mut token = None;
         let (socket, address, port) = match want.port {
-            WantedPort::Any => self.open_fitting(v4, |_| true)?,
-            WantedPort::Even => self.open_fitting(v4, |port| port % 2 == 0)?,
+            WantedPort::Any => self.open_fitting(v4, protocol, |_| true)?,
+            WantedPort::Even => self.open_fitting(v4, protocol, |port| port % 2 == 0)?,
             WantedPort::EvenAndNext { owner } => {
                 let (socket, address, port, reserved) = self.open_pair(&want, owner)?;
                 token = Some(reserved);
@@ -331,7 +389,7 @@ impl Relays for Sockets {
                 (reserved.socket, reserved.address, reserved.port)
             }
         };
-        let (id, address) = self.insert(socket, address, port)?;
+        let (id, address) = self.insert(socket, protocol, address, port)?;
         Ok(Relay {
             id,
             address,
@@ -358,6 +416,26 @@ impl Relays for Sockets {
             v4: self.shared.ports.address(true).is_some(),
             v6: self.shared.ports.address(false).is_some(),
         }
+    }
+
+    fn offer(&mut self, id: ConnectionId, addressee: Addressee) -> bool {
+        let family = self
+            .relay(addressee.relay)
+            .map_or(Family::V4, |relay| Family::of(relay.advertised));
+        self.connections
+            .offer(id, &addressee, family, &self.shared.unclaimed)
+    }
+
+    fn claim(&mut self, id: ConnectionId, claimant: Claimant) -> bool {
+        self.connections.claim(id, claimant, &self.shared.unclaimed)
+    }
+
+    fn is_connected(&self, id: ConnectionId) -> bool {
+        self.connections.is_connected(id)
+    }
+
+    fn disconnect(&mut self, id: ConnectionId) -> Carried {
+        self.connections.disconnect(id, &self.shared.unclaimed)
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 use connection::Task;
@@ -30,7 +30,8 @@ use proxy::Header;
 use queue::Queue;
 
 use super::listener::Listen;
-use crate::turn::{Client, FiveTuple, Path, Transport};
+use super::tcp_relay::PeerConnection;
+use crate::turn::{Client, Connect, FiveTuple, Path, Transport};
 
 /// A connection without an allocation is closed after this long (A31).
 const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
@@ -56,6 +57,10 @@ pub(super) enum StreamEvent {
     Web(Path),
     /// A whole STUN message or ChannelData message, without padding.
     Frame(Path, Bytes),
+    /// The same, of a ConnectionBind: the connection says nothing more until it is told what became of it.
+    Bind(Path, Bytes, oneshot::Sender<Option<PeerConnection>>),
+    /// An attempt to connect to a peer is over, well or not.
+    Connected(Box<Connect>, Option<std::net::TcpStream>),
     /// A TLS handshake ended, well or not.
     Handshake(bool),
     /// The connection is gone.
@@ -77,6 +82,8 @@ enum Place {
     Web(IpAddr),
     /// The client has proved who it is: quotas bound what it takes.
     Known,
+    /// The same, and it is a data connection: it has no allocation of its own (RFC 6062).
+    Data,
 }
 
 /// The stream clients of one worker.
@@ -262,6 +269,16 @@ impl Streams {
         self.move_to(path, Place::Known);
     }
 
+    /// A connection has been joined to a peer's.
+    pub(super) fn joined(&mut self, path: Path) {
+        self.move_to(path, Place::Data);
+    }
+
+    /// Where connections, and attempts to make some, tell what they have to say.
+    pub(super) fn to_worker(&self) -> mpsc::Sender<StreamEvent> {
+        self.to_worker.clone()
+    }
+
     /// Forgets a connection that is gone.
     pub(super) fn closed(&mut self, path: Path) -> Option<Client> {
         let connection = self.connections.remove(&path)?;
@@ -279,7 +296,7 @@ impl Streams {
             let Some(connection) = self.connections.get(&path) else {
                 continue;
             };
-            if matches!(connection.place, Place::Web(_)) {
+            if matches!(connection.place, Place::Web(_) | Place::Data) {
                 continue;
             }
             if !has_allocation(&connection.client.five_tuple) {
@@ -318,7 +335,7 @@ impl Streams {
             Place::Proxy(ip) => self.proxies.take(ip),
             Place::Stranger(ip) => self.strangers.take(ip),
             Place::Web(ip) => self.web.take(ip),
-            Place::Known => true,
+            Place::Known | Place::Data => true,
         }
     }
 
@@ -327,7 +344,7 @@ impl Streams {
             Place::Proxy(ip) => self.proxies.give_back(ip),
             Place::Stranger(ip) => self.strangers.give_back(ip),
             Place::Web(ip) => self.web.give_back(ip),
-            Place::Known => {}
+            Place::Known | Place::Data => {}
         }
     }
 

@@ -22,6 +22,7 @@ use super::mail::Mailbox;
 use super::outbox::Outbox;
 use super::sockets::{Listener, Sockets};
 use super::stream::Streams;
+use super::tcp_relay::Connections;
 use super::udp::Inbox;
 use super::worker::{Acceptor, Times, Worker, read_clock};
 use crate::metrics::Cells;
@@ -124,6 +125,7 @@ impl Plan {
             sockets: Sockets::new(
                 self.number,
                 listeners,
+                Connections::new(self.streams),
                 Arc::clone(&self.shared),
                 random.random(),
             )?,

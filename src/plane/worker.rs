@@ -178,6 +178,7 @@ impl Worker<'_> {
         ready.retain(|socket| match socket {
             Ready::Listener(number) => self.receive_clients(now, *number),
             Ready::Relay(relay) => self.receive_peers(now, *relay),
+            Ready::TcpRelay(relay) => self.accept_peers(now, *relay),
             Ready::Errors(relay) => self.receive_errors(now, *relay),
         });
         self.ready = ready;
@@ -285,6 +286,20 @@ impl Worker<'_> {
                 let all = 0..bytes.len();
                 self.client_input(now, client, Body::Shared(bytes, all));
             }
+            StreamEvent::Bind(path, bytes, decided) => {
+                let Some(client) = self.streams.client(path) else {
+                    return;
+                };
+                let all = 0..bytes.len();
+                self.client_input(now, client, Body::Shared(bytes, all));
+                let claimed = self.sockets.connections.take_claimed();
+                if claimed.is_some() {
+                    self.streams.joined(path);
+                }
+                // Should the client have gone meanwhile, the peer's connection goes, too.
+                let _ = decided.send(claimed);
+            }
+            StreamEvent::Connected(connect, stream) => self.connected(now, &connect, stream),
             StreamEvent::Handshake(ok) => self.cells.handshakes.count(ok),
             StreamEvent::Closed(path) => {
                 if let Some(client) = self.streams.closed(path) {
@@ -332,9 +347,11 @@ impl Worker<'_> {
             }
             Mail::Drain(on) => self.server.drain(on),
             Mail::Report(to) => {
+                self.sockets.connections.count(self.cells);
                 let report = Report {
                     cells: self.cells.clone(),
                     census: self.server.census(now),
+                    peer_connections: self.sockets.connections.open() as u64,
                 };
                 // Whoever asked may have given up waiting.
                 let _ = to.send(report);
@@ -366,12 +383,16 @@ impl Worker<'_> {
                 self.cells.moved(result);
             }
             log::event(&event);
+            if let Event::Connect(connect) = event {
+                self.connect(now, *connect);
+            }
         }
     }
 
     /// What only one worker has to do.
     fn keep_shared_house(&mut self, now: Instant) {
         self.shared.reservations.expire(now, &self.shared.ports);
+        self.shared.unclaimed.expire(now);
         if self.times.addresses <= now {
             self.times.addresses = now + ADDRESSES;
             match super::own_addresses() {

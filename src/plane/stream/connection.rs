@@ -9,12 +9,14 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::opening::{Door, Line, Opened};
 use super::queue::Queue;
 use super::{StreamEvent, web};
+use crate::plane::tcp_relay::PeerConnection;
+use crate::plane::tcp_relay::splice::splice;
 use crate::stun::framing::{Frame, next_frame, next_frame_within};
 use crate::turn::Path;
 
@@ -28,6 +30,9 @@ const STALLED: Duration = Duration::from_secs(30);
 const STRANGERS_FRAME: usize = 2048;
 /// Room for bytes that a read is given at least.
 const READ_AHEAD: usize = 1024;
+
+/// How a ConnectionBind request begins (RFC 6062 §6.1).
+const CONNECTION_BIND: [u8; 2] = [0x00, 0x0B];
 
 /// The task of one connection.
 pub(super) struct Task {
@@ -93,18 +98,38 @@ impl Task {
 
     async fn serve(
         &self,
-        reader: impl AsyncRead + Unpin,
-        writer: impl AsyncWrite + Unpin,
+        mut reader: impl AsyncRead + Unpin,
+        mut writer: impl AsyncWrite + Unpin,
         buffer: BytesMut,
     ) {
-        tokio::select! {
-            () = self.read(reader, buffer) => {}
-            () = self.write(writer) => {}
+        let (bound, written) = {
+            let writing = self.write(&mut writer);
+            tokio::pin!(writing);
+            tokio::select! {
+                bound = self.read(&mut reader, buffer) => {
+                    self.queue.close();
+                    // The answer to ConnectionBind goes before what the peer sends.
+                    let written = bound.is_some() && writing.await;
+                    (bound, written)
+                }
+                written = &mut writing => (None, written),
+            }
+        };
+        match bound {
+            Some((peer, early)) if written => splice(reader, writer, &early, peer).await,
+            // Say goodbye properly (TLS close_notify, TCP FIN), but not for long.
+            None if written => drop(timeout(GOODBYE, writer.shutdown()).await),
+            Some(_) | None => {}
         }
     }
 
-    /// Hands frames to the worker until the client closes or sends what no frame begins with.
-    async fn read(&self, mut reader: impl AsyncRead + Unpin, mut buffer: BytesMut) {
+    /// Hands frames to the worker until the client closes or sends what no frame begins with; or until it has
+    /// bound a peer's connection to this one: then what else it has sent already is for the peer.
+    async fn read(
+        &self,
+        reader: &mut (impl AsyncRead + Unpin),
+        mut buffer: BytesMut,
+    ) -> Option<(PeerConnection, Bytes)> {
         loop {
             let frame = match self.queue.is_trusted() {
                 true => next_frame(&buffer),
@@ -114,40 +139,48 @@ impl Task {
                 Frame::Whole { frame, message } => {
                     let mut bytes = buffer.split_to(frame).freeze();
                     bytes.truncate(message);
-                    if self
-                        .to_worker
-                        .send(StreamEvent::Frame(self.path, bytes))
-                        .await
-                        .is_err()
-                    {
-                        return;
+                    if bytes.starts_with(&CONNECTION_BIND) {
+                        if let Some(peer) = self.bind(bytes).await? {
+                            return Some((peer, buffer.freeze()));
+                        }
+                        continue;
                     }
+                    let event = StreamEvent::Frame(self.path, bytes);
+                    self.to_worker.send(event).await.ok()?;
                 }
                 Frame::NeedMore(total) => {
                     // Grows only to the frame that is announced, and never past what a length field can say.
                     buffer.reserve(total.saturating_sub(buffer.len()).max(READ_AHEAD));
                     match reader.read_buf(&mut buffer).await {
                         Ok(1..) => {}
-                        Ok(0) | Err(_) => return,
+                        Ok(0) | Err(_) => return None,
                     }
                 }
-                Frame::Garbage => return,
+                Frame::Garbage => return None,
             }
         }
     }
 
-    /// Writes what the worker queues until the queue is closed or the client stops taking it.
-    async fn write(&self, mut writer: impl AsyncWrite + Unpin) {
+    /// Hands a ConnectionBind to the worker, and waits for the peer's connection or for that there is none.
+    /// Whatever stands behind the request is a frame only if there is none.
+    async fn bind(&self, bytes: Bytes) -> Option<Option<PeerConnection>> {
+        let (to, decided) = oneshot::channel();
+        let event = StreamEvent::Bind(self.path, bytes, to);
+        self.to_worker.send(event).await.ok()?;
+        decided.await.ok()
+    }
+
+    /// Writes what the worker queues. True when the queue has been closed and all of it is written; false when
+    /// the client stops taking it.
+    async fn write(&self, writer: &mut (impl AsyncWrite + Unpin)) -> bool {
         let mut batch = VecDeque::new();
         loop {
             if batch.is_empty() && !self.queue.take(&mut batch).await {
-                // Say goodbye properly (TLS close_notify, TCP FIN), but not for long.
-                let _ = timeout(GOODBYE, writer.shutdown()).await;
-                return;
+                return true;
             }
-            match timeout(STALLED, write_some(&mut writer, &mut batch)).await {
+            match timeout(STALLED, write_some(writer, &mut batch)).await {
                 Ok(true) => {}
-                Ok(false) | Err(_) => return,
+                Ok(false) | Err(_) => return false,
             }
         }
     }

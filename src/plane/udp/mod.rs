@@ -16,7 +16,8 @@ mod send;
 
 pub(in crate::plane) use errors::{PathError, path_error};
 pub(in crate::plane) use options::{
-    coalesce, dont_fragment, readable, report_destination, report_errors, report_marks,
+    coalesce, dont_fragment, let_receive_buffer_grow, readable, report_destination, report_errors,
+    report_marks,
 };
 pub(in crate::plane) use receive::Inbox;
 pub(in crate::plane) use send::{Datagram, Outcome, Outlet};

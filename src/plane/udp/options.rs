@@ -72,6 +72,15 @@ pub(in crate::plane) fn dont_fragment(
     }
 }
 
+/// Lets the kernel size the receive buffer of a TCP socket again, after it was given a size. Linux 5.14 knows
+/// how; before, the buffer becomes as large as it may.
+pub(in crate::plane) fn let_receive_buffer_grow(socket: BorrowedFd<'_>) {
+    const LARGE: libc::c_int = 4 << 20;
+    if set(socket, libc::SOL_SOCKET, libc::SO_BUF_LOCK, 0).is_err() {
+        let _ = set(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, LARGE);
+    }
+}
+
 fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the option's value is an int that lives across the call.
     let result = unsafe {

@@ -1,0 +1,135 @@
+//! Two connections made one: what either side sends goes to the other, as it is (RFC 6062 §5.4).
+//!
+//! Each direction has one buffer and reads only when that is empty: a side that does not read makes the other
+//! wait, and nothing else. An end is passed on as an end, and the other direction goes on without it
+//! (\[6062-6\]); an error ends both.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{sleep, timeout};
+
+use super::PeerConnection;
+use super::connections::{Meter, Tie};
+
+/// What is moved at a time, in each direction.
+const BUFFER: usize = 32 * 1024;
+
+/// How long nothing may happen.
+#[derive(Clone, Copy)]
+struct Patience {
+    /// Until a side takes what there is for it.
+    stalled: Duration,
+    /// Until the other side comes to its end, when one has.
+    half_closed: Duration,
+}
+
+const PATIENCE: Patience = Patience {
+    stalled: Duration::from_secs(300),
+    half_closed: Duration::from_secs(120),
+};
+
+/// Joins a client's connection to a peer's until both have ended, one of them breaks, or the allocation ends.
+/// `early` is what the client has sent already.
+pub(in crate::plane) async fn splice(
+    reader: impl AsyncRead + Unpin,
+    writer: impl AsyncWrite + Unpin,
+    early: &[u8],
+    peer: PeerConnection,
+) {
+    let (stream, tie) = peer.open();
+    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else {
+        return;
+    };
+    let (from_peer, to_peer) = stream.into_split();
+    // Whatever it was, the ends know as much as can be told them: both connections are closed now.
+    let _ = join((reader, writer), (from_peer, to_peer), early, tie, PATIENCE).await;
+}
+
+async fn join(
+    (from_client, to_client): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    (from_peer, to_peer): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    early: &[u8],
+    tie: Tie,
+    patience: Patience,
+) -> io::Result<()> {
+    let Tie { carried, mut cut } = tie;
+    let Meter {
+        to_peer: up_meter,
+        to_client: down_meter,
+    } = &*carried;
+    let up = forward(from_client, to_peer, early, up_meter, patience.stalled);
+    let down = forward(from_peer, to_client, &[], down_meter, patience.stalled);
+    tokio::pin!(up, down);
+    tokio::select! {
+        _ = &mut cut => Ok(()),
+        ended = &mut up => {
+            ended?;
+            tokio::select! {
+                _ = &mut cut => Ok(()),
+                ended = &mut down => ended,
+                () = idle(down_meter, patience.half_closed) => Ok(()),
+            }
+        }
+        ended = &mut down => {
+            ended?;
+            tokio::select! {
+                _ = &mut cut => Ok(()),
+                ended = &mut up => ended,
+                () = idle(up_meter, patience.half_closed) => Ok(()),
+            }
+        }
+    }
+}
+
+/// Moves all that comes, and at last the end of it.
+async fn forward(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    early: &[u8],
+    meter: &AtomicU64,
+    patience: Duration,
+) -> io::Result<()> {
+    write(&mut to, early, meter, patience).await?;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match from.read(&mut buffer).await? {
+            0 => return timeout(patience, to.shutdown()).await?,
+            length => write(&mut to, &buffer[..length], meter, patience).await?,
+        }
+    }
+}
+
+/// Writes everything, however slowly it is taken, as long as it is taken.
+async fn write(
+    to: &mut (impl AsyncWrite + Unpin),
+    mut bytes: &[u8],
+    meter: &AtomicU64,
+    patience: Duration,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = timeout(patience, to.write(bytes)).await??;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        meter.fetch_add(written as u64, Ordering::Relaxed);
+        bytes = &bytes[written..];
+    }
+    // TLS keeps records in a buffer of its own until it is flushed.
+    timeout(patience, to.flush()).await?
+}
+
+/// Ends when a meter has stood still for this long.
+async fn idle(meter: &AtomicU64, patience: Duration) {
+    let mut last = meter.load(Ordering::Relaxed);
+    loop {
+        sleep(patience).await;
+        let now = meter.load(Ordering::Relaxed);
+        if now == last {
+            return;
+        }
+        last = now;
+    }
+}
