@@ -230,6 +230,40 @@ fn uclient_sends_indications_over_tcp() {
 }
 
 #[test]
+fn uclient_asks_for_ipv4() {
+    uclient_with(&["-X"], &[&["-e", "10.99.2.2"], &["-y", "-c"]]);
+}
+
+#[test]
+fn uclient_asks_for_ipv6() {
+    uclient_with(&["-x"], &[&["-e", "fd99:2::2"], &["-y", "-c"]]);
+}
+
+#[test]
+fn uclient_asks_for_ipv6_over_tcp() {
+    uclient_with(&["-x", "-t"], &[&["-e", "fd99:2::2"], &["-y", "-c"]]);
+}
+
+/// It asks with the number of a draft (0x8032).
+#[test]
+fn uclient_asks_for_both_families() {
+    uclient_with(
+        &["-Z"],
+        &[
+            &["-e", "10.99.2.2"],
+            &["-e", "fd99:2::2"],
+            &["-y"],
+            &["-s", "-y"],
+        ],
+    );
+}
+
+#[test]
+fn uclient_forbids_fragments() {
+    uclient_with(&["-g"], &[&["-e", "10.99.2.2"], &["-y", "-c"]]);
+}
+
+#[test]
 fn stunclient_learns_its_address() {
     let Some(rig) = rig_with(&[Tool::CoturnClients]) else {
         return;
@@ -249,6 +283,11 @@ fn stunclient_learns_its_address() {
 
 /// Lets coturn's load generator send through the relay, to a peer that sends back and between its own clients.
 fn uclient(flags: &[&str]) {
+    uclient_with(flags, &[&["-e", "10.99.2.2"], &["-y", "-c"]]);
+}
+
+/// The same, with each of these peers in turn.
+fn uclient_with(flags: &[&str], peers: &[&[&str]]) {
     let Some(rig) = rig_with(&[Tool::CoturnClients]) else {
         return;
     };
@@ -256,13 +295,13 @@ fn uclient(flags: &[&str]) {
     rig.start(
         Host::B,
         "turnutils_peer",
-        &["-L", "10.99.2.2", "-p", "3480"],
+        &["-L", "10.99.2.2", "-L", "fd99:2::2", "-p", "3480"],
     );
-    for peer in [["-e", "10.99.2.2"], ["-y", "-c"]] {
+    for peer in peers {
         let mut arguments = vec![
             "-u", "alice", "-W", SECRET, "-n", "100", "-m", "2", "-l", "170", "-z", "10",
         ];
-        arguments.extend(flags.iter().chain(&peer));
+        arguments.extend(flags.iter().chain(*peer));
         arguments.push(Host::A.server());
         let output = rig.run(Host::A, "turnutils_uclient", &arguments);
         assert!(

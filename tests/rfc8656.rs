@@ -229,6 +229,31 @@ fn q7_the_family_is_the_requested_one_or_ipv4() {
     assert_eq!(answer.code(), 400);
 }
 
+/// Browsers never name a family: on request of the operator, they are given what there is.
+#[test]
+fn q7_ipv6_is_given_unasked_only_on_request_and_only_without_ipv4() {
+    for (available, requested, expected) in [
+        (families(false, true), None, Ok(Family::V6)),
+        (families(true, true), None, Ok(Family::V4)),
+        (families(true, false), None, Ok(Family::V4)),
+        (families(false, true), Some(1), Err(440)),
+        (families(false, false), None, Err(440)),
+    ] {
+        let mut turn = Turn::with(|settings| settings.unasked_ipv6 = true);
+        turn.relays.families = available;
+        let answer = ann().allocate_with(&mut turn, |writer| {
+            if let Some(family) = requested {
+                writer.u8(Attribute::REQUESTED_ADDRESS_FAMILY, family);
+            }
+        });
+        let given = match answer.code() {
+            0 => Ok(Family::of(answer.relayed().ip())),
+            code => Err(code),
+        };
+        assert_eq!(given, expected, "{available:?} {requested:?}");
+    }
+}
+
 #[test]
 fn q8_even_ports() {
     let mut turn = Turn::new();
@@ -286,6 +311,26 @@ fn q9_both_families_are_two_relays() {
     assert_eq!(relays, [Family::V4, Family::V6]);
     assert!(!answer.has(Attribute::ADDRESS_ERROR_CODE));
     assert_eq!(turn.server.census(turn.now).allocations[0], [1, 1]);
+}
+
+/// The number of the draft that coturn's programs still speak means the same.
+#[test]
+fn q9_both_families_in_the_words_of_a_draft() {
+    let mut turn = Turn::new();
+    let mut ask = |port: u16, family: u8, requested: bool| {
+        let mut ann = ann().at(udp(&format!("198.51.100.1:{port}")));
+        let answer = ann.allocate_with(&mut turn, |writer| {
+            writer.u8(Attribute(0x8032), family);
+            if requested {
+                writer.u8(Attribute::REQUESTED_ADDRESS_FAMILY, 1);
+            }
+        });
+        let relays = answer.message().xor_relayed_addresses().count();
+        (answer.code(), relays)
+    };
+    assert_eq!(ask(1, 2, false), (0, 2));
+    assert_eq!(ask(2, 1, false), (400, 0));
+    assert_eq!(ask(3, 2, true), (400, 0));
 }
 
 #[test]

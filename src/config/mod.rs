@@ -100,6 +100,8 @@ pub struct Relay {
     pub external: Vec<External>,
     /// Ports of relayed addresses.
     pub ports: RangeInclusive<u16>,
+    /// Is IPv6 given to who names no family, where there is no IPv4?
+    pub unasked_ipv6: bool,
     /// What passes beside the payload.
     pub carry: Carry,
 }

@@ -199,6 +199,7 @@ fn relay(section: &mut Section<'_>) -> Relay {
         ports: section
             .parsed("ports", values::ports)
             .unwrap_or(49152..=65535),
+        unasked_ipv6: section.flag("unasked_ipv6").unwrap_or(false),
         carry: Carry {
             icmp: section.flag("icmp").unwrap_or(true),
             dscp: section.flag("copy_dscp").unwrap_or(true),

@@ -106,8 +106,8 @@ impl Config {
         let carry = self.relay.carry;
         writeln!(
             f,
-            "icmp = {}\ncopy_dscp = {}\ncopy_ecn = {}",
-            carry.icmp, carry.dscp, carry.ecn
+            "unasked_ipv6 = {}\nicmp = {}\ncopy_dscp = {}\ncopy_ecn = {}",
+            self.relay.unasked_ipv6, carry.icmp, carry.dscp, carry.ecn
         )
     }
 

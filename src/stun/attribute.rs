@@ -132,6 +132,8 @@ attributes! {
     0x802E THIRD_PARTY_AUTHORIZATION => third_party_authorization: text -> &'a [u8];
     /// Lets an allocation move with its client (RFC 8016); empty when one is asked for.
     0x8030 MOBILITY_TICKET => mobility_ticket: bytes -> &'a [u8];
+    /// ADDITIONAL-ADDRESS-FAMILY by the number of the draft (SSODA) that coturn's programs still speak; unassigned.
+    0x8032 SSODA_ADDRESS_FAMILY => ssoda_address_family: u8_and_reserved -> u8;
 }
 
 impl Attribute {

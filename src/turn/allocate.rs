@@ -143,7 +143,7 @@ impl Wanted {
     /// The numbers go on from [`Server::allocate`].
     fn of(request: &Request<'_>, owner: u64, families: Families) -> Result<Self, Reject> {
         let requested = request.has(Attribute::REQUESTED_ADDRESS_FAMILY);
-        let additional = request.has(Attribute::ADDITIONAL_ADDRESS_FAMILY);
+        let additional = request.has_additional_family();
         // 5. The family is that of the reservation.
         if let Some(token) = request.reservation_token()? {
             if requested || additional || request.has(Attribute::EVEN_PORT) {
@@ -159,7 +159,7 @@ impl Wanted {
         // 7
         let family = request
             .requested_family(Reject::AddressFamily)?
-            .unwrap_or(Family::V4);
+            .unwrap_or_else(|| default_family(request, families));
         if !additional && !families.has(family) {
             return Err(Reject::AddressFamily);
         }
@@ -223,9 +223,18 @@ fn requested_protocol(request: &Request<'_>) -> Result<RelayProtocol, Reject> {
     Ok(RelayProtocol::Tcp)
 }
 
+/// The family of who names none: IPv4, or on request of the operator what there is.
+fn default_family(request: &Request<'_>, families: Families) -> Family {
+    if request.settings.unasked_ipv6 && !families.v4 {
+        Family::V6
+    } else {
+        Family::V4
+    }
+}
+
 /// What the client is told of its allocation, at first and when it repeats its request.
 fn told(allocation: &Allocation, request: &Request<'_>, families: Families) -> response::Allocated {
-    let asked_for_both = request.has(Attribute::ADDITIONAL_ADDRESS_FAMILY);
+    let asked_for_both = request.has_additional_family();
     let lacks = (asked_for_both && allocation.second.is_none()).then(|| {
         let other = match allocation.relay.family() {
             Family::V4 => Family::V6,

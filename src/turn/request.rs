@@ -69,9 +69,15 @@ impl Request<'_> {
         }
     }
 
+    /// Whether it speaks of a second family, by the number of RFC 8656 or that of the draft before it.
+    pub(super) fn has_additional_family(&self) -> bool {
+        self.has(Attribute::ADDITIONAL_ADDRESS_FAMILY) || self.has(Attribute::SSODA_ADDRESS_FAMILY)
+    }
+
     /// Whether an IPv6 relay is wanted beside the IPv4 one.
     pub(super) fn wants_both_families(&self) -> Result<bool, Reject> {
-        match optional(self.message.additional_address_family())? {
+        let family = self.message.additional_address_family();
+        match optional(family.or_else(|| self.message.ssoda_address_family()))? {
             Some(2) => Ok(true),
             Some(_) => Err(Reject::BadRequest),
             None => Ok(false),

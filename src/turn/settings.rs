@@ -27,6 +27,8 @@ pub struct Settings {
     pub mobility: bool,
     /// Whether clients may bind the channel numbers 0x5000 to 0x7FFF, which RFC 8656 took away from RFC 5766.
     pub rfc5766_channels: bool,
+    /// Whether those who name no family are given IPv6 where there is no IPv4. RFC 8656 §7.2 wants 440 then.
+    pub unasked_ipv6: bool,
     /// SOFTWARE of authenticated answers to Allocate and Refresh. At most 127 characters.
     pub software: Option<String>,
     /// The longest lifetime that an allocation is granted at once.
@@ -53,6 +55,7 @@ impl Settings {
             on_expiry: OnExpiry::Refresh,
             mobility: false,
             rfc5766_channels: false,
+            unasked_ipv6: false,
             software: None,
             max_lifetime: Duration::from_secs(3600),
             limits: Limits::default(),
