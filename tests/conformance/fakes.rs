@@ -154,7 +154,9 @@ impl Fake {
         Ground {
             full: server.clone(),
             plain: Some(server.clone()),
-            tiny: Some(server),
+            tiny: Some(server.clone()),
+            redirect: Some(server.clone()),
+            anycast: Some(server),
             patience: Duration::from_millis(100),
             ..like.clone()
         }

@@ -21,6 +21,10 @@ pub(crate) struct Ground {
     pub(crate) plain: Option<Server>,
     /// Like `plain`, with two relay ports.
     pub(crate) tiny: Option<Server>,
+    /// Sends everybody to `full`.
+    pub(crate) redirect: Option<Server>,
+    /// Sends everybody to the first of its other addresses, and serves there.
+    pub(crate) anycast: Option<Server>,
     pub(crate) logins: Logins,
     pub(crate) hosts: Hosts,
     /// How long something that must come is waited for.
@@ -70,6 +74,12 @@ impl Ground {
     pub(crate) fn plain_client(&self) -> Seen<Client> {
         let missing = || Trouble::absent("no server without options");
         self.client_of(self.plain.as_ref().ok_or_else(missing)?, Transport::Udp)
+    }
+
+    /// A client of the server that sends everybody elsewhere.
+    pub(crate) fn redirected_client(&self) -> Seen<Client> {
+        let missing = || Trouble::absent("no server that redirects");
+        self.client_of(self.redirect.as_ref().ok_or_else(missing)?, Transport::Udp)
     }
 
     pub(crate) fn client_of(&self, server: &Server, transport: Transport) -> Seen<Client> {

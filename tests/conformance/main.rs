@@ -21,6 +21,7 @@
 
 #![allow(dead_code, reason = "the checks of what is to be built use the rest")]
 
+mod capture;
 mod checks;
 mod client;
 mod fakes;
@@ -169,6 +170,8 @@ fn elsewhere(server: &str) -> Result<Ground, String> {
         },
         plain: None,
         tiny: None,
+        redirect: None,
+        anycast: None,
         logins,
         hosts: Hosts::Here(here),
         patience: Duration::from_secs(5),

@@ -44,8 +44,10 @@ pub(crate) mod attr {
     pub(crate) const ADDRESS_ERROR_CODE: u16 = 0x8001;
     pub(crate) const PASSWORD_ALGORITHMS: u16 = 0x8002;
     pub(crate) const ALTERNATE_SERVER: u16 = 0x8023;
+    pub(crate) const ICMP: u16 = 0x8004;
     pub(crate) const SOFTWARE: u16 = 0x8022;
     pub(crate) const FINGERPRINT: u16 = 0x8028;
+    pub(crate) const MOBILITY_TICKET: u16 = 0x8030;
 }
 
 /// The class of a message, as the two bits of its type.

@@ -22,9 +22,17 @@ enum Kind {
     Full,
     Plain,
     Tiny,
+    Redirect,
+    Anycast,
 }
 
-const KINDS: [Kind; 3] = [Kind::Full, Kind::Plain, Kind::Tiny];
+const KINDS: [Kind; 5] = [
+    Kind::Full,
+    Kind::Plain,
+    Kind::Tiny,
+    Kind::Redirect,
+    Kind::Anycast,
+];
 
 /// Processes, ended when this is dropped.
 pub(crate) struct Running {
@@ -61,9 +69,9 @@ impl Running {
 
 /// This build's turnd.
 pub(crate) fn turnd() -> Running {
-    start("turnd", 0, |kind, dir, server| {
+    start("turnd", 0, |kind, dir, server, full| {
         let config = dir.join(format!("{}.toml", kind.name()));
-        private(&config, &turnd_config(kind, server));
+        private(&config, &turnd_config(kind, server, full));
         let socket = dir.join(format!("{}.notify", kind.name()));
         let notices = UnixDatagram::bind(&socket).expect("a socket in the directory");
         let mut command = Command::new(env!("CARGO_BIN_EXE_turnd"));
@@ -84,9 +92,9 @@ pub(crate) fn turnd() -> Running {
 
 /// Debian's coturn.
 pub(crate) fn coturn() -> Running {
-    start("coturn", 1, |kind, dir, server| {
+    start("coturn", 1, |kind, dir, server, full| {
         let config = dir.join(format!("{}.conf", kind.name()));
-        private(&config, &coturn_config(kind, dir, server));
+        private(&config, &coturn_config(kind, dir, server, full));
         let mut command = Command::new("turnserver");
         command.arg("-c").arg(config);
         let mut process = logged(command, &dir.join(format!("{}.log", kind.name())));
@@ -102,7 +110,7 @@ pub(crate) fn coturn_is_there() -> bool {
     std::env::split_paths(&path).any(|dir| dir.join("turnserver").is_file())
 }
 
-fn start(name: &str, number: u8, run: impl Fn(Kind, &Path, &Server) -> Child) -> Running {
+fn start(name: &str, number: u8, run: impl Fn(Kind, &Path, &Server, &Server) -> Child) -> Running {
     // Not under the build directory: the path of a socket has little room.
     let dir = std::env::temp_dir().join(format!("turnd-conform-{}-{name}", std::process::id()));
     _ = fs::remove_dir_all(&dir);
@@ -117,17 +125,19 @@ fn start(name: &str, number: u8, run: impl Fn(Kind, &Path, &Server) -> Child) ->
         dir,
     };
     for (kind, server) in KINDS.into_iter().zip(&servers) {
-        let process = run(kind, &running.dir, server);
+        let process = run(kind, &running.dir, server, &servers[0]);
         running.processes.push(process);
     }
     running
 }
 
-fn ground([full, plain, tiny]: &[Server; 3]) -> Ground {
+fn ground([full, plain, tiny, redirect, anycast]: &[Server; 5]) -> Ground {
     Ground {
         full: full.clone(),
         plain: Some(plain.clone()),
         tiny: Some(tiny.clone()),
+        redirect: Some(redirect.clone()),
+        anycast: Some(anycast.clone()),
         logins: Logins {
             secret: Some(SECRET.into()),
             user: Some(Login {
@@ -149,12 +159,13 @@ impl Server {
             .expect("an address");
         Self {
             udp: Some((v4, 3478).into()),
-            udp6: (kind == Kind::Full).then_some((v6, 3478).into()),
+            udp6: matches!(kind, Kind::Full | Kind::Redirect).then_some((v6, 3478).into()),
             tcp: Some((v4, 3478).into()),
             tls: Some((v4, 5349).into()),
             others: match kind {
-                Kind::Full => vec![([127, 1, server, 100], 3478).into()],
-                Kind::Plain | Kind::Tiny => Vec::new(),
+                Kind::Full => vec![([127, 1, server, 101], 3478).into()],
+                Kind::Anycast => vec![([127, 1, server, 105], 3478).into()],
+                Kind::Plain | Kind::Tiny | Kind::Redirect => Vec::new(),
             },
         }
     }
@@ -166,18 +177,23 @@ impl Kind {
             Self::Full => "full",
             Self::Plain => "plain",
             Self::Tiny => "tiny",
+            Self::Redirect => "redirect",
+            Self::Anycast => "anycast",
         }
     }
 
     fn relay_ports(self) -> (u16, u16) {
         match self {
-            Self::Full | Self::Plain => (49_152, 65_535),
+            Self::Full | Self::Plain | Self::Redirect | Self::Anycast => (49_152, 65_535),
             Self::Tiny => (50_000, 50_001),
         }
     }
 }
 
-fn turnd_config(kind: Kind, server: &Server) -> String {
+fn turnd_config(kind: Kind, server: &Server, full: &Server) -> String {
+    let targets: Vec<String> = targets(kind, server, full)
+        .map(|target| format!("'{target}'"))
+        .collect();
     let full = kind == Kind::Full;
     let listen: String = [
         (server.udp, "udp"),
@@ -200,7 +216,7 @@ fn turnd_config(kind: Kind, server: &Server) -> String {
     let (first, last) = kind.relay_ports();
     let algorithms = if full { "'sha256', 'md5'" } else { "'md5'" };
     format!(
-        "[server]\nrealm = '{REALM}'\nsoftware = {full}\nworkers = 2\n\
+        "[server]\nrealm = '{REALM}'\nsoftware = {full}\nmobility = {full}\nworkers = 2\n\
          {listen}\
          [relay]\naddresses = [{}]\nports = '{first}-{last}'\n\
          [auth]\nsecrets = [{{ file = 'secret' }}]\n\
@@ -208,14 +224,29 @@ fn turnd_config(kind: Kind, server: &Server) -> String {
          password_algorithms = [{algorithms}]\n\
          [limits]\nunauthenticated_replies = 0\nper_user = {}\nper_client = 100000\n\
          [peers]\nallow = ['127.0.0.0/8', 'fd00::/8']\n\
-         [tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'\n",
+         [tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'\n\
+         [redirect]\nto = [{}]\nwhen = ['always']\n",
         relays.join(", "),
         if full { 32 } else { QUOTA },
+        targets.join(", "),
     )
 }
 
+/// Where a server sends its clients.
+fn targets(kind: Kind, server: &Server, full: &Server) -> impl Iterator<Item = SocketAddr> {
+    let targets = match kind {
+        Kind::Redirect => [full.udp, full.udp6],
+        Kind::Anycast => [server.others.first().copied(), None],
+        Kind::Full | Kind::Plain | Kind::Tiny => [None, None],
+    };
+    targets.into_iter().flatten()
+}
+
 /// The closest to [`turnd_config`] that coturn has.
-fn coturn_config(kind: Kind, dir: &Path, server: &Server) -> String {
+fn coturn_config(kind: Kind, dir: &Path, server: &Server, full: &Server) -> String {
+    let targets: String = targets(kind, server, full)
+        .map(|target| format!("alternate-server={target}\n"))
+        .collect();
     let full = kind == Kind::Full;
     let relays = [server.udp, server.udp6].into_iter().flatten();
     let addresses: String = relays
@@ -241,7 +272,7 @@ fn coturn_config(kind: Kind, dir: &Path, server: &Server) -> String {
          user-quota={}\nallow-loopback-peers\nno-multicast-peers\n\
          denied-peer-ip=169.254.0.0-169.254.255.255\nstale-nonce=3600\n\
          cert={dir}/cert.pem\npkey={dir}/key.pem\nno-cli\nlog-file=stdout\n\
-         userdb={dir}/{name}.users\npidfile={dir}/{name}.pid\n{more}",
+         userdb={dir}/{name}.users\npidfile={dir}/{name}.pid\n{targets}{more}",
         if full { 32 } else { QUOTA },
     )
 }
