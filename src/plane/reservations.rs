@@ -84,3 +84,73 @@ fn sweep(held: &mut HashMap<ReservationToken, (Instant, Reserved)>, now: Instant
         keep
     });
 }
+
+#[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tests need a starting instant")]
+mod tests {
+    use socket2::{Domain, Type};
+
+    use super::super::ports::{RelayAddress, RelayRange};
+    use super::*;
+
+    const TOKEN: ReservationToken = ReservationToken([1; 8]);
+    const OWNER: u64 = 7;
+
+    /// Ports of which one is held since `now`.
+    fn held(now: Instant) -> (Reservations, Ports) {
+        let address = RelayAddress {
+            local: "10.0.0.5".parse().unwrap(),
+            advertised: "10.0.0.5".parse().unwrap(),
+        };
+        let range = RelayRange {
+            addresses: vec![address],
+            ports: 50_000..=50_009,
+        };
+        let (reservations, ports) = (
+            Reservations::default(),
+            Ports::new(range, Vec::new(), Vec::new()),
+        );
+        assert!(ports.try_claim(0, 50_001));
+        let reserved = Reserved {
+            socket: Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap(),
+            address: 0,
+            port: 50_001,
+            owner: OWNER,
+        };
+        reservations.insert(TOKEN, reserved, now, &ports);
+        (reservations, ports)
+    }
+
+    #[test]
+    fn t2_a_reservation_lasts_half_a_minute_and_then_gives_its_port_back() {
+        let now = Instant::now();
+        let (reservations, ports) = held(now);
+        let late = LIFETIME - Duration::from_millis(1);
+        reservations.expire(now + late, &ports);
+        assert_eq!(ports.pool(), (10, 1));
+        let taken = reservations.take(TOKEN, OWNER, now + late, &ports);
+        assert_eq!(taken.map(|reserved| reserved.port), Some(50_001));
+
+        for asked in [false, true] {
+            let (reservations, ports) = held(now);
+            if asked {
+                let taken = reservations.take(TOKEN, OWNER, now + LIFETIME, &ports);
+                assert!(taken.is_none());
+            } else {
+                reservations.expire(now + LIFETIME, &ports);
+            }
+            assert_eq!(ports.pool(), (10, 0));
+        }
+    }
+
+    #[test]
+    fn t2_a_reservation_is_its_owner_s_and_good_once() {
+        let now = Instant::now();
+        let (reservations, ports) = held(now);
+        let take = |owner| reservations.take(TOKEN, owner, now, &ports).is_some();
+        assert!(!take(OWNER + 1));
+        assert!(take(OWNER));
+        assert!(!take(OWNER));
+        assert_eq!(ports.pool(), (10, 1), "the port lives on as a relay");
+    }
+}

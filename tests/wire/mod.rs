@@ -140,6 +140,7 @@ pub(crate) struct Client {
     pub(crate) relayed: Option<SocketAddr>,
     nonce: Vec<u8>,
     realm: Vec<u8>,
+    name: String,
     key: Key,
     next_id: u64,
 }
@@ -167,9 +168,17 @@ impl Client {
             relayed: None,
             nonce: Vec::new(),
             realm: Vec::new(),
+            name: USER.to_owned(),
             key,
             next_id: 1,
         }
+    }
+
+    /// The same client as another user, with the same password.
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        self.key = Key::md5(name.as_bytes(), b"turnd", PASSWORD.as_bytes());
+        self.name = name.to_owned();
+        self
     }
 
     /// An allocation with nothing special about it; its relayed address.
@@ -228,7 +237,7 @@ impl Client {
         let mut writer = Writer::new(&mut bytes, Class::Request, method, TransactionId(id));
         attributes(&mut writer);
         if signed {
-            writer.bytes(Attribute::USERNAME, USER.as_bytes());
+            writer.bytes(Attribute::USERNAME, self.name.as_bytes());
             writer.bytes(Attribute::REALM, &self.realm);
             writer.bytes(Attribute::NONCE, &self.nonce);
             writer.finish_with_integrity(&self.key, Integrity::Sha1);
