@@ -130,6 +130,11 @@ const EVERYTHING: &str = "
     [peers]
     allow = ['10.1.0.0/16', 'fd00::/8']
     deny = ['192.0.2.0/24']
+    [tcp_relay]
+    enabled = true
+    connections = 3
+    connect_timeout = '45s'
+    low_ports = ['443', '80']
     [redirect]
     to = ['192.0.2.7:3478', '[2001:db8::7]:3478']
     to_tls = ['192.0.2.7:5349']
@@ -272,6 +277,14 @@ fn single_values_are_judged() {
         ("[limits]\ntotal = 99999999999", "limits.total"),
         ("[limits]\nmax_lifetime = '0s'", "limits.max_lifetime"),
         ("[peers]\nallow = ['10.0.0.1/8']", "peers.allow"),
+        (
+            "[tcp_relay]\nconnect_timeout = '29s'",
+            "tcp_relay.connect_timeout",
+        ),
+        ("[tcp_relay]\nconnections = 0", "tcp_relay.connections"),
+        ("[tcp_relay]\nlow_ports = ['1024']", "tcp_relay.low_ports"),
+        ("[tcp_relay]\nlow_ports = ['0']", "tcp_relay.low_ports"),
+        ("[tcp_relay]\nenabled = 'on'", "tcp_relay.enabled"),
         ("[redirect]\nto = ['192.0.2.7']", "redirect.to"),
         ("[redirect]\nto = ['0.0.0.0:3478']", "redirect.to"),
         ("[redirect]\nto = ['192.0.2.7:0']", "redirect.to"),
@@ -537,6 +550,23 @@ fn nonces_hold_across_restarts() {
     assert_eq!(with_users.issuing, with_secret.issuing);
     assert_eq!(with_secret.accepted, [keys(one).issuing]);
     assert_ne!(with_users, keys(users));
+}
+
+// ---- TCP relays ----
+
+#[test]
+fn tcp_relays_are_off_and_of_no_use_without_a_stream() {
+    let bench = Bench::new();
+    assert!(bench.good("").parts.turn.tcp_relay.is_none());
+    let on = bench.good("[tcp_relay]\nenabled = true\nlow_ports = ['443']");
+    let rules = on.parts.turn.tcp_relay.clone().unwrap();
+    assert_eq!((rules.connections, rules.low_ports), (8, vec![443]));
+    assert_eq!(rules.connect_timeout, Duration::from_secs(30));
+    assert_eq!(rules.bind_timeout, Duration::from_secs(30));
+    let enabled = "tcp_relay.enabled".to_owned();
+    assert!(!warnings(&on).contains(&enabled), "{}", on.report);
+    let text = "[tcp_relay]\nenabled = true\n[[listen]]\naddress = '127.0.0.1:3478'";
+    assert!(warnings(&bench.good(text)).contains(&enabled));
 }
 
 // ---- redirects ----

@@ -61,6 +61,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let credentials = assembly.credentials();
     let certificate = assembly.certificate(&listeners);
     let redirect = assembly.redirect(&listeners);
+    let tcp_relay = assembly.tcp_relay(&listeners);
     assembly.check_limits(&relay, &listeners);
     assembly.check_exposure();
     assembly.check_algorithms();
@@ -100,7 +101,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         },
         peers: config.peers.clone(),
         redirect,
-        tcp_relay: None,
+        tcp_relay,
     };
     let streams_per_worker = streams_per_worker(host.descriptors, workers, listeners.len());
     let plane = plane::Settings {

@@ -22,6 +22,7 @@ mod schema;
 mod secrets;
 mod section;
 mod show;
+mod tcp_relay;
 mod values;
 
 use std::cell::RefCell;
@@ -32,7 +33,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::plane::{Carry, Listen};
-use crate::turn::{Limits, OnExpiry, PasswordAlgorithms, Peers, SecretAlgorithm};
+use crate::turn::{self, Limits, OnExpiry, PasswordAlgorithms, Peers, SecretAlgorithm};
 
 pub use assemble::{Loaded, Parts, load};
 pub use certificate::{Certificate, CertificateFiles, Stamp};
@@ -64,6 +65,8 @@ pub struct Config {
     pub max_lifetime: Duration,
     /// `[peers]`
     pub peers: Peers,
+    /// `[tcp_relay]`
+    pub tcp_relay: TcpRelay,
     /// `[redirect]`
     pub redirect: Redirect,
     /// `[tls]`
@@ -163,6 +166,15 @@ pub enum SecretFile {
     Path(PathBuf),
     /// A credential that the service manager hands over.
     Credential(String),
+}
+
+/// `[tcp_relay]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TcpRelay {
+    /// May clients have TCP allocations?
+    pub enabled: bool,
+    /// What they may do if so.
+    pub rules: turn::TcpRelay,
 }
 
 /// `[redirect]`

@@ -13,7 +13,8 @@ use super::document::{Node, Table, Value};
 use super::problem::Complaint;
 use super::section::{Notes, Section, whole_number};
 use super::{
-    Auth, Config, External, Log, LogFormat, Redirect, Relay, SecretSource, Server, User, values,
+    Auth, Config, External, Log, LogFormat, Redirect, Relay, SecretSource, Server, User, tcp_relay,
+    values,
 };
 
 const TRANSPORTS: [(&str, Transport); 3] = [
@@ -79,6 +80,7 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
         limits,
         max_lifetime,
         peers: root.table("peers", peers),
+        tcp_relay: root.table("tcp_relay", tcp_relay::read),
         redirect: root.table("redirect", redirect),
         tls: root.table("tls", tls),
         metrics: root.table("metrics", |section| {

@@ -13,6 +13,7 @@ impl Display for Config {
         self.show_addresses(f)?;
         self.show_auth(f)?;
         self.show_limits(f)?;
+        self.show_tcp_relay(f)?;
         self.show_redirect(f)?;
         let Self {
             tls, metrics, log, ..
@@ -199,6 +200,18 @@ fn algorithms(offered: PasswordAlgorithms) -> &'static str {
 }
 
 impl Config {
+    fn show_tcp_relay(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules = &self.tcp_relay.rules;
+        writeln!(
+            f,
+            "\n[tcp_relay]\nenabled = {}\nconnections = {}\nconnect_timeout = \"{}\"\nlow_ports = [{}]",
+            self.tcp_relay.enabled,
+            rules.connections,
+            show_duration(rules.connect_timeout),
+            quoted(&rules.low_ports)
+        )
+    }
+
     fn show_redirect(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let redirect = &self.redirect;
         let when = [
