@@ -135,6 +135,8 @@ const EVERYTHING: &str = "
     connections = 3
     connect_timeout = '45s'
     low_ports = ['443', '80']
+    [nat_discovery]
+    addresses = ['127.0.0.1:3478', '127.0.0.2:3479']
     [redirect]
     to = ['192.0.2.7:3478', '[2001:db8::7]:3478']
     to_tls = ['192.0.2.7:5349']
@@ -285,6 +287,34 @@ fn single_values_are_judged() {
         ("[tcp_relay]\nlow_ports = ['1024']", "tcp_relay.low_ports"),
         ("[tcp_relay]\nlow_ports = ['0']", "tcp_relay.low_ports"),
         ("[tcp_relay]\nenabled = 'on'", "tcp_relay.enabled"),
+        (
+            "[nat_discovery]\naddresses = ['127.0.0.1:3478']",
+            "nat_discovery.addresses",
+        ),
+        (
+            "[nat_discovery]\naddresses = ['127.0.0.1:3478', '[::1]:3479']",
+            "nat_discovery.addresses",
+        ),
+        (
+            "[nat_discovery]\naddresses = ['127.0.0.1:3478', '127.0.0.1:3479']",
+            "nat_discovery.addresses",
+        ),
+        (
+            "[nat_discovery]\naddresses = ['127.0.0.1:3478', '127.0.0.2:3478']",
+            "nat_discovery.addresses",
+        ),
+        (
+            "[nat_discovery]\naddresses = ['127.0.0.1:1', '127.0.0.2:2', '127.0.0.3:3']",
+            "nat_discovery.addresses",
+        ),
+        (
+            "[nat_discovery]\naddresses = ['0.0.0.0:1', '127.0.0.2:2']",
+            "nat_discovery.addresses",
+        ),
+        (
+            "[nat_discovery]\naddresses = ['127.0.0.1:0', '127.0.0.2:2']",
+            "nat_discovery.addresses",
+        ),
         ("[redirect]\nto = ['192.0.2.7']", "redirect.to"),
         ("[redirect]\nto = ['0.0.0.0:3478']", "redirect.to"),
         ("[redirect]\nto = ['192.0.2.7:0']", "redirect.to"),
@@ -569,6 +599,70 @@ fn tcp_relays_are_off_and_of_no_use_without_a_stream() {
     assert!(warnings(&bench.good(text)).contains(&enabled));
 }
 
+// ---- NAT discovery ----
+
+#[test]
+fn nat_discovery_brings_its_four_sockets_along() {
+    let bench = Bench::new();
+    let two = "[nat_discovery]\naddresses = ['127.0.0.1:3478', '127.0.0.2:3479']\n";
+    let listeners = |text: &str| -> Vec<String> {
+        let listeners = bench.good(text).parts.plane.listeners;
+        listeners
+            .iter()
+            .map(|listen| format!("{} {}", listen.transport.label(), listen.address))
+            .collect()
+    };
+    let four = [
+        "udp 127.0.0.1:3478",
+        "udp 127.0.0.1:3479",
+        "udp 127.0.0.2:3478",
+        "udp 127.0.0.2:3479",
+    ];
+    // Beside the wildcard addresses of the default.
+    assert_eq!(listeners(two)[4..], four);
+    // One of them may be named already.
+    let named = "[[listen]]\naddress = '127.0.0.1:3478'\n[[listen]]\naddress = '127.0.0.1:3478'\ntransport = 'tcp'\n";
+    assert_eq!(
+        listeners(&format!("{named}{two}")),
+        [&four[..1], &["tcp 127.0.0.1:3478"], &four[1..]].concat()
+    );
+    let both = "[nat_discovery]\naddresses = ['127.0.0.1:3478', '[::1]:5000', '127.0.0.2:3479', '[::2]:5001']\n";
+    let loaded = bench.good(both);
+    assert_eq!(loaded.parts.plane.listeners.len(), 4 + 8);
+    let found = &loaded.parts.turn.nat_discovery;
+    assert_eq!(found.len(), 2);
+    assert_eq!(found[1].sockets()[2], "[::2]:5000".parse().unwrap());
+    assert!(bench.good("").parts.turn.nat_discovery.is_empty());
+}
+
+#[test]
+fn nat_discovery_knows_of_a_nat_before_itself() {
+    let text = "[relay]\naddresses = ['127.0.0.1']\nexternal = ['198.51.100.4=127.0.0.1', '198.51.100.5=127.0.0.2']\n\
+                [nat_discovery]\naddresses = ['198.51.100.4:3478', '127.0.0.2:3479']";
+    let loaded = Bench::new().good(text);
+    let [found] = &loaded.parts.turn.nat_discovery[..] else {
+        panic!("one family");
+    };
+    let told = found
+        .addresses
+        .map(|one| format!("{} as {}", one.local, one.advertised));
+    assert_eq!(
+        told,
+        ["127.0.0.1 as 198.51.100.4", "127.0.0.2 as 198.51.100.5"]
+    );
+    let key = "nat_discovery.addresses".to_owned();
+    assert!(!warnings(&loaded).contains(&key), "{}", loaded.report);
+    for odd in [
+        "'127.0.0.1:3478', '127.0.0.2:3479'",
+        "'203.0.113.4:3478', '203.0.113.5:3479'",
+    ] {
+        let text = format!("[nat_discovery]\naddresses = [{odd}]");
+        assert!(warnings(&Bench::new().good(&text)).contains(&key));
+    }
+    let text = "[relay]\nports = '3400-3999'\n[nat_discovery]\naddresses = ['127.0.0.1:3478', '127.0.0.2:3479']";
+    assert!(warnings(&Bench::new().good(text)).contains(&"relay.ports".to_owned()));
+}
+
 // ---- redirects ----
 
 /// Two servers, and nothing that is odd about them.
@@ -829,10 +923,17 @@ fn what_needs_a_restart_is_known() {
     let before = load("");
     let soft = "[limits]\nper_user = 3\n[peers]\ndeny = ['192.0.2.0/24']\n[log]\nlevel = 'debug'";
     assert!(before.needs_restart(&load(soft)).is_empty());
-    let hard = "[server]\nworkers = 1\n[[listen]]\naddress = '127.0.0.1:0'\n[relay]\naddresses = ['127.0.0.1']\nports = '50000-50999'";
+    let hard = "[server]\nworkers = 1\n[[listen]]\naddress = '127.0.0.1:0'\n[relay]\naddresses = ['127.0.0.1']\nports = '50000-50999'\n\
+                [nat_discovery]\naddresses = ['127.0.0.1:3478', '127.0.0.2:3479']";
     assert_eq!(
         before.needs_restart(&load(hard)),
-        ["server.workers", "listen", "relay.addresses", "relay.ports"]
+        [
+            "server.workers",
+            "listen",
+            "relay.addresses",
+            "relay.ports",
+            "nat_discovery.addresses"
+        ]
     );
 }
 

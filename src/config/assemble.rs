@@ -14,7 +14,7 @@ use super::login::Credentials;
 use super::problem::{Complaint, Report};
 
 /// The port of STUN and TURN (RFC 8656 §18.5).
-const TURN_PORT: u16 = 3478;
+pub(super) const TURN_PORT: u16 = 3478;
 /// Descriptors that are neither relay nor client: logs, metrics, epoll, and some to spare.
 pub(super) const SPARE_DESCRIPTORS: u64 = 256;
 
@@ -56,7 +56,8 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         host,
         report,
     };
-    let listeners = assembly.listeners();
+    let mut listeners = assembly.listeners();
+    let nat_discovery = assembly.nat_discovery(&mut listeners);
     let (relay, found_by) = assembly.relay();
     let credentials = assembly.credentials();
     let certificate = assembly.certificate(&listeners);
@@ -100,6 +101,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
             ..config.limits
         },
         peers: config.peers.clone(),
+        nat_discovery,
         redirect,
         tcp_relay,
     };
@@ -234,7 +236,7 @@ impl Assembly<'_> {
     }
 
     /// The address with what `external` says of it: an operator may name either side.
-    fn translated(&self, address: IpAddr) -> RelayAddress {
+    pub(super) fn translated(&self, address: IpAddr) -> RelayAddress {
         let external = self
             .config
             .relay

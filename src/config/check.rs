@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::plane::{Listen, RelayAddress, RelayRange};
 use crate::turn::{Limits, PasswordAlgorithms};
 
-use super::assemble::{Assembly, SPARE_DESCRIPTORS};
+use super::assemble::{Assembly, SPARE_DESCRIPTORS, TURN_PORT};
 use super::host::Host;
 
 impl Assembly<'_> {
@@ -107,7 +107,8 @@ impl Assembly<'_> {
             self.warning("relay.ports", what, format!("raise it with LimitNOFILE={need} (systemd) or ulimit -n, or narrow [relay] ports"));
         }
         for listener in listeners {
-            if relay.ports.contains(&listener.address.port()) && self.config.listen.is_some() {
+            let is_chosen = self.config.listen.is_some() || listener.address.port() != TURN_PORT;
+            if relay.ports.contains(&listener.address.port()) && is_chosen {
                 let what = format!(
                     "clients come in at port {}, which lies among the relay ports",
                     listener.address.port()
@@ -195,7 +196,7 @@ impl Assembly<'_> {
 }
 
 /// An address that is of use behind a NAT alone.
-fn is_private(address: IpAddr) -> bool {
+pub(super) fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             v4.is_private()

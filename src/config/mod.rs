@@ -13,6 +13,7 @@
 mod assemble;
 mod certificate;
 mod check;
+mod discovery;
 mod document;
 mod host;
 mod login;
@@ -67,6 +68,8 @@ pub struct Config {
     pub peers: Peers,
     /// `[tcp_relay]`
     pub tcp_relay: TcpRelay,
+    /// `[nat_discovery] addresses`: one of each family, or none, with its other one.
+    pub nat_discovery: Vec<SocketAddr>,
     /// `[redirect]`
     pub redirect: Redirect,
     /// `[tls]`
@@ -262,6 +265,10 @@ impl Config {
             ("relay.icmp", carry.icmp != newer_carry.icmp),
             ("relay.copy_dscp", carry.dscp != newer_carry.dscp),
             ("relay.copy_ecn", carry.ecn != newer_carry.ecn),
+            (
+                "nat_discovery.addresses",
+                self.nat_discovery != newer.nat_discovery,
+            ),
             ("metrics.listen", self.metrics != newer.metrics),
             ("log.format", self.log.format != newer.log.format),
         ];

@@ -81,6 +81,9 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
         max_lifetime,
         peers: root.table("peers", peers),
         tcp_relay: root.table("tcp_relay", tcp_relay::read),
+        nat_discovery: root.table("nat_discovery", |section| {
+            section.list("addresses", own_place).unwrap_or_default()
+        }),
         redirect: root.table("redirect", redirect),
         tls: root.table("tls", tls),
         metrics: root.table("metrics", |section| {
@@ -421,12 +424,21 @@ fn redirect(section: &mut Section<'_>) -> Redirect {
 
 /// An address that clients can be sent to.
 fn target(text: &str) -> Result<SocketAddr, Complaint> {
+    let remedy = "write the address and port at which clients reach the other server";
+    one_place(text, remedy)
+}
+
+/// An address that packets can leave from.
+fn own_place(text: &str) -> Result<SocketAddr, Complaint> {
+    let remedy = "write an address of this host, and a port, as in \"203.0.113.4:3478\"";
+    one_place(text, remedy)
+}
+
+fn one_place(text: &str, remedy: &str) -> Result<SocketAddr, Complaint> {
     let address = values::socket_address(text)?;
     if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 {
-        return Err(Complaint::new(
-            format!("{address} is not the address of one server"),
-            "write the address and port at which clients reach the other server",
-        ));
+        let what = format!("{address} is not the address of one place");
+        return Err(Complaint::new(what, remedy));
     }
     Ok(address)
 }

@@ -222,7 +222,8 @@ impl Config {
         let when = when.iter().filter(|(_, sends)| *sends);
         writeln!(
             f,
-            "\n[redirect]\nto = [{}]\nto_tls = [{}]\nwhen = [{}]",
+            "\n[nat_discovery]\naddresses = [{}]\n\n[redirect]\nto = [{}]\nto_tls = [{}]\nwhen = [{}]",
+            quoted(&self.nat_discovery),
             quoted(&redirect.to),
             quoted(&redirect.to_tls),
             quoted(when.map(|(word, _)| word))

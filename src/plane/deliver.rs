@@ -69,11 +69,11 @@ impl Worker<'_> {
                 if answer.authenticated && self.streams.owns(answer.to.path) {
                     self.streams.trust(answer.to.path);
                 }
-                self.answer(
-                    now,
-                    answer.to,
-                    Body::Reply(reply..self.outbox.replies.len()),
-                );
+                let body = Body::Reply(reply..self.outbox.replies.len());
+                match answer.via {
+                    None => self.answer(now, answer.to, body),
+                    Some(listener) => self.answer_via(listener, answer.to, body),
+                }
             }
             Verdict::Later => {}
             Verdict::Drop(cause) => self.cells.dropped(cause),
@@ -194,6 +194,18 @@ impl Worker<'_> {
         } else {
             let entry = self.to_client(to, body, Counted::Answer);
             self.push(entry);
+        }
+    }
+
+    /// Answers from another listener than the one that was asked.
+    fn answer_via(&mut self, listener: SocketAddr, to: Client, body: Body) {
+        match self.sockets.listener_at(listener) {
+            Some(path) => {
+                let entry = self.to_client(Client { path, ..to }, body, Counted::Answer);
+                self.push(entry);
+            }
+            // Only where a socket of the service manager's is not to be shared with the other workers.
+            None => self.cells.socket_error(SocketError::Other),
         }
     }
 

@@ -22,7 +22,7 @@ use super::reservations::Reserved;
 use super::tcp_relay::{self, Connections};
 use super::udp;
 use crate::turn::{
-    Addressee, Carried, Claimant, Connect, ConnectionId, Families, Family, NoCapacity, Reach,
+    Addressee, Carried, Claimant, Connect, ConnectionId, Families, Family, NoCapacity, Path, Reach,
     Relay, RelayId, RelayProtocol, Relays, ReservationToken, Want, WantedPort,
 };
 
@@ -181,6 +181,15 @@ impl Sockets {
                 .map(|listener| listener.socket.as_fd()),
             By::Relay(relay) => self.relay(relay).map(AsFd::as_fd),
         }
+    }
+
+    /// The way that leads through the listener at exactly this address.
+    pub(super) fn listener_at(&self, address: SocketAddr) -> Option<Path> {
+        let number = self
+            .listeners
+            .iter()
+            .position(|listener| listener.address == address)?;
+        Some(Path(number as u32))
     }
 
     pub(super) fn ports(&self) -> &Ports {

@@ -139,6 +139,11 @@ impl<'b> Writer<'b> {
         self.u32(Attribute::CHANGE_REQUEST, flags)
     }
 
+    /// How many bytes the message has so far, without integrity and FINGERPRINT.
+    pub fn written(&self) -> usize {
+        self.buffer.len().saturating_sub(self.start)
+    }
+
     /// Asks for FINGERPRINT, which is put at the very end whatever is written until then.
     pub fn fingerprint(&mut self) -> &mut Self {
         self.fingerprint = true;

@@ -18,6 +18,7 @@ mod authenticate;
 mod binding;
 mod channel;
 mod connect;
+mod discovery;
 mod elsewhere;
 mod event;
 mod expiry;
@@ -45,6 +46,7 @@ mod verdict;
 
 use std::time::Instant;
 
+pub use discovery::{NatDiscovery, OwnAddress};
 pub use elsewhere::WorkerId;
 pub use event::{Allocated, Census, Connect, EndReason, Ended, Event, MoveResult, Moved, Traffic};
 pub use expiry::Expiry;

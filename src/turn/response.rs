@@ -7,6 +7,7 @@ use crate::stun::{
 };
 
 use super::authenticate::User;
+use super::discovery::Place;
 use super::nonce::Nonce;
 use super::offer::Offer;
 use super::redirect::Alternate;
@@ -129,6 +130,7 @@ pub(super) fn signed(
     writer.finish_with_integrity(&user.key, user.integrity);
     Reply {
         to: request.from,
+        via: None,
         method: request.message.method(),
         code,
         refusal: matches!(outcome, Err(Reject::WrongCredentials)).then_some(Refusal::WrongUser),
@@ -175,6 +177,7 @@ impl Deferred {
         writer.finish_with_integrity(&self.key, self.integrity);
         Reply {
             to,
+            via: None,
             method,
             code,
             refusal: None,
@@ -213,18 +216,8 @@ pub(super) fn incomplete(request: &Request<'_>, refusal: Refusal, reply: &mut Ve
     unauthenticated(request, code.0, Some(refusal))
 }
 
-/// The answer to a Binding request, which nobody authenticates: the address it came from, or what it asks that is
-/// not understood.
+/// The answer to a Binding request: the address it came from, and nothing else.
 pub(super) fn binding(request: &Request<'_>, reply: &mut Vec<u8>) -> Reply {
-    if request.message.unknown_required().next().is_some() {
-        let code = ErrorCode::UNKNOWN_ATTRIBUTE;
-        let mut writer = begin(request, Class::Error, reply);
-        writer
-            .error(code, "")
-            .unknown_attributes(request.message.unknown_required());
-        writer.finish();
-        return unauthenticated(request, code.0, None);
-    }
     let mut writer = begin(request, Class::Success, reply);
     writer.xor_address(
         Attribute::XOR_MAPPED_ADDRESS,
@@ -233,6 +226,57 @@ pub(super) fn binding(request: &Request<'_>, reply: &mut Vec<u8>) -> Reply {
     writer.finish();
     unauthenticated(request, 0, None)
 }
+
+/// The answer to a Binding request that came in at `place` and is answered from `origin` (RFC 5780 §6.1).
+///
+/// PADDING, which makes the answer as long as the request wants it, makes it no longer than the request is.
+pub(super) fn behaviour(
+    request: &Request<'_>,
+    place: Place<'_>,
+    origin: Place<'_>,
+    padding: Option<&[u8]>,
+    reply: &mut Vec<u8>,
+) -> Reply {
+    let client = request.from.five_tuple.client;
+    let mut writer = begin(request, Class::Success, reply);
+    writer
+        .address(Attribute::MAPPED_ADDRESS, client)
+        .xor_address(Attribute::XOR_MAPPED_ADDRESS, client)
+        .address(Attribute::RESPONSE_ORIGIN, origin.advertised())
+        .address(Attribute::OTHER_ADDRESS, place.other().advertised());
+    if let Some(padding) = padding {
+        let whole = request.message.as_bytes().len();
+        let room = whole.saturating_sub(writer.written() + ATTRIBUTE_HEADER) & !3;
+        writer.bytes(Attribute::PADDING, &padding[..padding.len().min(room)]);
+    }
+    writer.finish();
+    unauthenticated(request, 0, None)
+}
+
+/// The answer to a Binding request with attributes that are not understood (420).
+pub(super) fn binding_not_understood(
+    request: &Request<'_>,
+    unknown: impl Iterator<Item = Attribute>,
+    reply: &mut Vec<u8>,
+) -> Reply {
+    let code = ErrorCode::UNKNOWN_ATTRIBUTE;
+    let mut writer = begin(request, Class::Error, reply);
+    writer.error(code, "").unknown_attributes(unknown);
+    writer.finish();
+    unauthenticated(request, code.0, None)
+}
+
+/// The answer to a Binding request that contradicts itself (400).
+pub(super) fn binding_malformed(request: &Request<'_>, reply: &mut Vec<u8>) -> Reply {
+    let code = ErrorCode::BAD_REQUEST;
+    let mut writer = begin(request, Class::Error, reply);
+    writer.error(code, "");
+    writer.finish();
+    unauthenticated(request, code.0, None)
+}
+
+/// Type and length.
+const ATTRIBUTE_HEADER: usize = 4;
 
 fn put_success(success: &Success, request: &Request<'_>, writer: &mut Writer<'_>) {
     match success {
@@ -312,6 +356,7 @@ fn begin<'r>(request: &Request<'_>, class: Class, reply: &'r mut Vec<u8>) -> Wri
 fn unauthenticated(request: &Request<'_>, code: u16, refusal: Option<Refusal>) -> Reply {
     Reply {
         to: request.from,
+        via: None,
         method: request.message.method(),
         code,
         refusal,

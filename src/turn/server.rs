@@ -20,8 +20,8 @@ use super::request::Request;
 use super::response::{self, Reject, Success};
 use super::ticket::Tickets;
 use super::{
-    Cause, Census, Client, EndReason, Ended, Event, Family, FiveTuple, Now, OnExpiry, Quotas,
-    Reach, Relays, Settings, TicketKey, Verdict, WorkerId,
+    Cause, Census, Client, EndReason, Ended, Event, Family, FiveTuple, NatDiscovery, Now, OnExpiry,
+    Quotas, Reach, Relays, Settings, TicketKey, Verdict, WorkerId,
 };
 
 /// The protocol machine of one worker.
@@ -32,6 +32,8 @@ pub struct Server {
     nonces: Nonces,
     budget: ReplyBudget,
     epoch: Now,
+    /// As at the beginning: there are sockets for it.
+    pub(super) discovery: Vec<NatDiscovery>,
     pub(super) quotas: Arc<Quotas>,
     pub(super) random: StdRng,
     pub(super) draining: bool,
@@ -54,6 +56,7 @@ impl Server {
             generation: 0,
             nonces: Nonces::new(&settings.nonce_keys),
             budget: ReplyBudget::new(rate, epoch.instant),
+            discovery: settings.nat_discovery.clone(),
             settings,
             epoch,
             quotas,
@@ -256,7 +259,7 @@ impl Server {
             settings: &settings,
         };
         if message.method() == Method::BINDING {
-            return self.binding(&request, reply);
+            return self.binding(&request, relays, reply);
         }
         match self.authenticate(&request) {
             Ok(user) => {
@@ -452,7 +455,7 @@ impl Server {
 
 /// Whether an answer can go where a request came from: not to port 0, not to ourselves, and not through one of our
 /// own relays, which would make a client of a client (RFC 8656 §21.1.7).
-fn has_way_back(from: Client, relays: &impl Relays) -> bool {
+pub(super) fn has_way_back(from: Client, relays: &impl Relays) -> bool {
     let FiveTuple { client, server, .. } = from.five_tuple;
     client.port() != 0 && client != server && relays.reach(client) != Reach::LiveRelay
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
-use super::{ListenerAlgorithms, PasswordAlgorithms, Peers, Redirect, Users};
+use super::{ListenerAlgorithms, NatDiscovery, PasswordAlgorithms, Peers, Redirect, Users};
 
 /// What the machine must be told. Replaced as a whole, never changed in place.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Which peers may be reached.
     pub peers: Peers,
+    /// Where clients may find out what NATs do to them. Taken as it is when a machine is made: it goes with sockets.
+    pub nat_discovery: Vec<NatDiscovery>,
     /// Where else clients find a server, and when they are sent there.
     pub redirect: Option<Redirect>,
     /// What TCP allocations (RFC 6062) may do; without it there are none.
@@ -60,6 +62,7 @@ impl Settings {
             max_lifetime: Duration::from_secs(3600),
             limits: Limits::default(),
             peers: Peers::default(),
+            nat_discovery: Vec::new(),
             redirect: None,
             tcp_relay: None,
         }

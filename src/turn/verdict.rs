@@ -45,8 +45,12 @@ pub enum Verdict {
 /// An answer to a request, for its way out and for the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
-    /// Where to: whom the request came from.
+    /// Where to: whom the request came from, or another port of the same host if the client asked for that
+    /// (RESPONSE-PORT, RFC 5780 §7.5).
     pub to: Client,
+    /// The listener to send it from, by its address, if that is not the one the request came to (CHANGE-REQUEST,
+    /// RFC 5780 §7.2).
+    pub via: Option<SocketAddr>,
     /// The method of the request.
     pub method: Method,
     /// 0 for success, else the error code.
