@@ -182,6 +182,8 @@ pub struct Cells {
     pub batches: Batches,
     /// ICMP errors told to clients.
     pub icmp: u64,
+    /// Messages of clients that had moved, handed on to the worker that has their allocation.
+    pub passed_on: u64,
     /// TLS handshakes of clients.
     pub handshakes: Outcomes,
     /// PROXY headers: read, or broken or missing.
@@ -205,6 +207,7 @@ impl Default for Cells {
             socket_errors: [0; SocketError::ALL.len()],
             batches: Batches::default(),
             icmp: 0,
+            passed_on: 0,
             handshakes: Outcomes::default(),
             proxy_headers: Outcomes::default(),
             streams: Outcomes::default(),
@@ -322,6 +325,7 @@ impl AddAssign<&Self> for Cells {
         add_all(&mut self.batches.calls, &other.batches.calls);
         self.batches.packets += other.batches.packets;
         self.icmp += other.icmp;
+        self.passed_on += other.passed_on;
         self.handshakes += other.handshakes;
         self.proxy_headers += other.proxy_headers;
         self.streams += other.streams;

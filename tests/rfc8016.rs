@@ -660,7 +660,8 @@ fn s8016_5_another_machine_knows_whose_ticket_it_is() {
         !pair
             .turn
             .server
-            .is_elsewhere(pair.turn.now, &moved.client.five_tuple)
+            .elsewhere(pair.turn.now, &moved.client.five_tuple)
+            .is_some()
     );
     pair.swap();
     let answer = moved.ask_bytes(&mut pair.turn, &request);

@@ -143,6 +143,12 @@ impl Page {
             moves.add(&[("result", result.label())], cells.moves(*result) as f64);
         }
         self.push(moves);
+        let help = "Messages of clients that had moved, handed on to the worker that has their allocation.";
+        self.one_counter(
+            "turn_passed_on_messages_total",
+            help,
+            cells.passed_on as f64,
+        );
     }
 
     fn sockets(&mut self, cells: &Cells) {

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use super::mail::Parcel;
+use super::mail::{Parcel, Relayed};
+use super::moved;
 use super::outbox::{Body, By, Counted, Entry};
 use super::worker::Worker;
 use crate::metrics::{Direction, SocketError};
@@ -20,8 +21,8 @@ struct Origin {
 }
 
 impl Worker<'_> {
-    /// Gives the machine what a client sent.
-    pub(super) fn client_input(&mut self, now: Now, client: Client, input: Body) {
+    /// Gives the machine what a client sent, with its DSCP and ECN.
+    pub(super) fn client_input(&mut self, now: Now, client: Client, input: Body, marks: u8) {
         let reply = self.outbox.replies.len();
         let bytes = input.bytes(&self.inbox, &[]);
         let verdict = self.server.client_input(
@@ -41,7 +42,7 @@ impl Worker<'_> {
                 let origin = Origin {
                     transport: client.five_tuple.transport,
                     family: Family::of(peer.ip()),
-                    marks: self.marks(&input),
+                    marks,
                 };
                 let body = input.part(body);
                 if self.sockets.ports().is_relay_address(peer.ip()) {
@@ -66,8 +67,8 @@ impl Worker<'_> {
             Verdict::Reply(answer) => {
                 self.cells
                     .answered(answer.method, answer.code, answer.refusal);
-                if answer.authenticated && self.streams.owns(answer.to.path) {
-                    self.streams.trust(answer.to.path);
+                if answer.authenticated {
+                    self.trust(answer.to);
                 }
                 let body = Body::Reply(reply..self.outbox.replies.len());
                 match answer.via {
@@ -76,8 +77,9 @@ impl Worker<'_> {
                 }
             }
             Verdict::Later => {}
+            Verdict::Elsewhere(home) => self.pass_on(now, home, client, &input, marks),
             Verdict::Drop(cause) => self.cells.dropped(cause),
-            Verdict::ToClient { .. } | Verdict::Elsewhere(_) => {
+            Verdict::ToClient { .. } => {
                 debug_assert!(false, "a client's packet never goes to a client directly")
             }
         }
@@ -107,7 +109,9 @@ impl Worker<'_> {
                 let counted =
                     Counted::Relayed(Direction::ToClient, origin.transport, origin.family);
                 let body = input.part(body);
-                if self.streams.owns(to.path) {
+                if let Some(way) = moved::through(to.path) {
+                    self.relay_far(way, to, (head, body, pad), (counted, marks));
+                } else if self.streams.owns(to.path) {
                     self.stream_to_client(now, to, head.as_slice(), &body, pad, origin);
                 } else {
                     let mut entry = self.to_client(to, body, counted);
@@ -143,13 +147,13 @@ impl Worker<'_> {
             self.peer_input(now, owner.relay, from, body, origin.marks);
         } else {
             let payload = Bytes::copy_from_slice(body.bytes(&self.inbox, &[]));
-            let parcel = Parcel {
+            let parcel = Parcel::Relayed(Relayed {
                 relay: owner.relay,
                 to: peer,
                 from,
                 marks: origin.marks,
                 bytes: payload,
-            };
+            });
             if self.shared.addresses[owner.worker]
                 .parcels
                 .try_send(parcel)
@@ -165,6 +169,13 @@ impl Worker<'_> {
 
     /// Takes in what another worker handed over.
     pub(super) fn take_parcel(&mut self, now: Now, parcel: Parcel) {
+        match parcel {
+            Parcel::Relayed(parcel) => self.take_relayed(now, parcel),
+            Parcel::Letter(letter) => self.read(now, letter),
+        }
+    }
+
+    fn take_relayed(&mut self, now: Now, parcel: Relayed) {
         // The relay may have ended and its number been given out again on the way.
         let same = self
             .sockets
@@ -184,8 +195,17 @@ impl Worker<'_> {
         }
     }
 
+    /// A client has proved who it is: it counts no longer as a stranger where connections are limited.
+    pub(super) fn trust(&mut self, client: Client) {
+        if self.streams.owns(client.path) {
+            self.streams.trust(client.path);
+        }
+    }
+
     pub(super) fn answer(&mut self, now: Now, to: Client, body: Body) {
-        if self.streams.owns(to.path) {
+        if let Some(way) = moved::through(to.path) {
+            self.answer_far(way, to, &body);
+        } else if self.streams.owns(to.path) {
             let bytes = body.bytes(&self.inbox, &self.outbox.replies);
             let dropped = self
                 .streams
@@ -232,13 +252,13 @@ impl Worker<'_> {
         );
     }
 
-    fn count_queue_drops(&mut self, dropped: usize) {
+    pub(super) fn count_queue_drops(&mut self, dropped: usize) {
         for _ in 0..dropped {
             self.cells.socket_error(SocketError::Full);
         }
     }
 
-    fn to_client(&self, to: Client, body: Body, counted: Counted) -> Entry {
+    pub(super) fn to_client(&self, to: Client, body: Body, counted: Counted) -> Entry {
         let listener = self.sockets.listeners.get(to.path.0 as usize);
         let wildcard = listener.is_some_and(|listener| listener.address.ip().is_unspecified());
         Entry {
@@ -263,7 +283,7 @@ impl Worker<'_> {
         }
     }
 
-    fn push(&mut self, entry: Entry) {
+    pub(super) fn push(&mut self, entry: Entry) {
         self.outbox.push(entry);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use super::moved::Letter;
 use crate::metrics::Cells;
 use crate::turn::{Census, RelayId, Settings};
 
@@ -29,8 +30,16 @@ pub(super) struct Report {
     pub(super) peer_connections: u64,
 }
 
+/// What one worker hands over to another.
+pub(super) enum Parcel {
+    /// For one of its relays.
+    Relayed(Relayed),
+    /// About a client that has moved.
+    Letter(Letter),
+}
+
 /// A datagram from a relay of one worker to a relay of another: it never touches the network.
-pub(super) struct Parcel {
+pub(super) struct Relayed {
     pub(super) relay: RelayId,
     /// Which address the sender meant: the relay's number may have been given to another meanwhile.
     pub(super) to: SocketAddr,

@@ -13,6 +13,7 @@ mod icmp;
 mod listener;
 mod log;
 mod mail;
+mod moved;
 mod outbox;
 mod ports;
 mod reservations;
@@ -40,7 +41,7 @@ pub use listener::{Adopted, Listen};
 pub use ports::{RelayAddress, RelayRange};
 
 use crate::metrics::{PortPool, Snapshot};
-use crate::turn;
+use crate::turn::{self, TicketKey};
 use mail::{Address, Mail, Report};
 use ports::Ports;
 use reservations::Reservations;
@@ -115,6 +116,8 @@ struct Shared {
     carry: Carry,
     tls: ArcSwapOption<Tls>,
     addresses: Vec<Address>,
+    /// Lets clients move among the workers (RFC 8016).
+    ticket_key: TicketKey,
 }
 
 /// A running plane. Clones stand for the same one.
@@ -153,6 +156,8 @@ pub fn start(
         carry: settings.carry,
         tls: ArcSwapOption::new(tls.as_deref().map(Tls::new)),
         addresses,
+        ticket_key: supervisor::ticket_key()
+            .map_err(|error| StartError::new("cannot get random numbers", error))?,
     });
     let plans = supervisor::plans(bound, &shared, &machine, settings.streams_per_worker);
     let mut threads = Vec::with_capacity(workers);

@@ -30,6 +30,7 @@ use proxy::Header;
 use queue::Queue;
 
 use super::listener::Listen;
+use super::moved::PATHS;
 use super::tcp_relay::PeerConnection;
 use crate::turn::{Client, Connect, FiveTuple, Path, Transport};
 
@@ -234,7 +235,7 @@ impl Streams {
 
     /// Whether a path leads to a stream.
     pub(super) fn owns(&self, path: Path) -> bool {
-        path.0 >= self.first_path
+        (self.first_path..PATHS).contains(&path.0)
     }
 
     /// Queues one frame. Returns how many were dropped for it, itself included when the connection is gone.
@@ -351,7 +352,10 @@ impl Streams {
     fn free_path(&mut self) -> Path {
         loop {
             let path = Path(self.next_path);
-            self.next_path = self.next_path.checked_add(1).unwrap_or(self.first_path);
+            self.next_path = match self.next_path + 1 {
+                PATHS => self.first_path,
+                next => next,
+            };
             if !self.connections.contains_key(&path) {
                 return path;
             }

@@ -26,7 +26,7 @@ use super::tcp_relay::Connections;
 use super::udp::Inbox;
 use super::worker::{Acceptor, Times, Worker, read_clock};
 use crate::metrics::Cells;
-use crate::turn::{self, Now, Quotas, Server};
+use crate::turn::{self, Now, Quotas, Server, TicketKey, WorkerId};
 
 /// What it takes to start one worker, any number of times.
 pub(super) struct Plan {
@@ -59,6 +59,12 @@ pub(super) fn plans(
         streams,
     };
     bound.into_iter().enumerate().map(plan).collect()
+}
+
+/// A key that nobody else has.
+pub(super) fn ticket_key() -> io::Result<TicketKey> {
+    let mut random = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
+    Ok(TicketKey(random.random()))
 }
 
 impl Plan {
@@ -114,6 +120,7 @@ impl Plan {
         let mut random = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
         let first_stream = u32::try_from(listeners.len()).map_err(io::Error::other)?;
         let machine = Arc::clone(&self.machine);
+        let number = WorkerId(u16::try_from(self.number).map_err(io::Error::other)?);
         Ok(Worker {
             number: self.number,
             server: Server::new(
@@ -121,7 +128,8 @@ impl Plan {
                 Arc::clone(&self.quotas),
                 random.random(),
                 self.epoch,
-            ),
+            )
+            .among(number, &self.shared.ticket_key),
             sockets: Sockets::new(
                 self.number,
                 listeners,

@@ -211,7 +211,9 @@ impl Worker<'_> {
                 path: Path(number as u32),
             };
             for datagram in received.datagrams() {
-                self.client_input(now, client, Body::Slot(slot, datagram));
+                let body = Body::Slot(slot, datagram);
+                let marks = self.marks(&body);
+                self.client_input(now, client, body, marks);
             }
         }
         slots.len() == asked
@@ -284,14 +286,14 @@ impl Worker<'_> {
                     return;
                 };
                 let all = 0..bytes.len();
-                self.client_input(now, client, Body::Shared(bytes, all));
+                self.client_input(now, client, Body::Shared(bytes, all), 0);
             }
             StreamEvent::Bind(path, bytes, decided) => {
                 let Some(client) = self.streams.client(path) else {
                     return;
                 };
                 let all = 0..bytes.len();
-                self.client_input(now, client, Body::Shared(bytes, all));
+                self.client_input(now, client, Body::Shared(bytes, all), 0);
                 let claimed = self.sockets.connections.take_claimed();
                 if claimed.is_some() {
                     self.streams.joined(path);
@@ -303,7 +305,7 @@ impl Worker<'_> {
             StreamEvent::Handshake(ok) => self.cells.handshakes.count(ok),
             StreamEvent::Closed(path) => {
                 if let Some(client) = self.streams.closed(path) {
-                    self.server.client_gone(now, client, &mut self.sockets);
+                    self.client_gone(now, client);
                 }
             }
         }
@@ -370,8 +372,9 @@ impl Worker<'_> {
             self.server.handle_timeout(now, &mut self.sockets);
         }
         let server = &self.server;
-        self.streams
-            .expire(now.instant, |five_tuple| server.has_allocation(five_tuple));
+        self.streams.expire(now.instant, |five_tuple| {
+            server.has_allocation(five_tuple) || server.elsewhere(now, five_tuple).is_some()
+        });
         if self.times.tick <= now.instant {
             self.times.tick = now.instant + TICK;
             if self.number == 0 {
@@ -379,8 +382,10 @@ impl Worker<'_> {
             }
         }
         while let Some(event) = self.server.poll_event() {
-            if let Event::Move(result) = event {
-                self.cells.moved(result);
+            match event {
+                Event::Move(result) => self.cells.moved(result),
+                Event::Left(client) => self.part_from(client),
+                Event::Allocated(_) | Event::Connect(_) | Event::Moved(_) | Event::Released(_) => {}
             }
             log::event(&event);
             if let Event::Connect(connect) = event {

@@ -282,14 +282,9 @@ impl Server {
 
 /// Clients of other machines.
 impl Server {
-    /// The other machine that has the allocation of a client.
-    pub(super) fn elsewhere(&self, now: Now, client: &FiveTuple) -> Option<WorkerId> {
+    /// The other machine that has the allocation of a client, if it is known to.
+    pub fn elsewhere(&self, now: Now, client: &FiveTuple) -> Option<WorkerId> {
         self.elsewhere.find(client, now)
-    }
-
-    /// Whether a client is known to have an allocation with another machine.
-    pub fn is_elsewhere(&self, now: Now, client: &FiveTuple) -> bool {
-        self.elsewhere(now, client).is_some()
     }
 
     /// Takes the word of another machine that it has the allocation of a client: what comes from there is

@@ -731,6 +731,7 @@ impl Relays for FakeRelays {
         self.closed.push(id);
         self.connections
             .remove(&id)
-            .map_or(Carried::default(), |(_, carried)| carried)
+            .map(|(_, carried)| carried)
+            .unwrap_or_default()
     }
 }

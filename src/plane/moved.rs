@@ -1,0 +1,274 @@
+//! Clients that have moved (RFC 8016), and that the kernel now deals to another worker than the one that has their
+//! allocation.
+//!
+//! The two write each other letters: the worker *here* passes on what the client sends, the worker at *home* has the
+//! allocation and writes back what the client is to get. The worker here does so because its machine says
+//! [`Verdict::Elsewhere`](crate::turn::Verdict::Elsewhere): for a Refresh with a ticket that says so, and then for
+//! whatever comes from that client, since each answer from home says whether the allocation is there. So nothing
+//! is noted for a stranger, and a note that has become wrong is put right by the next letter.
+//!
+//! Letters may be lost when a mailbox is full, as datagrams may.
+
+use bytes::{Bytes, BytesMut};
+use tracing::trace;
+
+use super::mail::Parcel;
+use super::outbox::{Body, Counted, Entry};
+use super::worker::Worker;
+use crate::metrics::SocketError;
+use crate::turn::{Cause, Client, FiveTuple, Head, Now, Path, Transport, WorkerId};
+
+/// Paths of one worker are below this; above, they lead through another worker, whose number plus one is in the
+/// high byte.
+pub(super) const PATHS: u32 = 1 << 24;
+
+/// What one worker writes another about a client that has moved. Clients and their paths are those of the worker
+/// that they are connected to.
+pub(super) struct Letter {
+    pub(super) from: usize,
+    pub(super) client: Client,
+    pub(super) text: Text,
+}
+
+/// What a [`Letter`] says.
+pub(super) enum Text {
+    /// To home: the client has sent this. It is yours, or so its ticket says.
+    Sent {
+        bytes: Bytes,
+        marks: u8,
+        by_ticket: bool,
+    },
+    /// To home: its connection is closed.
+    Gone,
+    /// From home: an answer for the client, and whether its allocation is here.
+    Answer { bytes: Bytes, is_mine: bool },
+    /// From home: data for the client.
+    Data(Bytes),
+    /// From home: the client is not mine, see to it yourself.
+    Returned { bytes: Bytes, marks: u8 },
+    /// From home: the client is no longer mine.
+    Left,
+}
+
+/// The worker that a path leads through, and the path there.
+pub(super) fn through(path: Path) -> Option<(usize, Path)> {
+    let worker = (path.0 / PATHS).checked_sub(1)?;
+    Some((worker as usize, Path(path.0 % PATHS)))
+}
+
+/// A client as the home sees it when it is connected to `worker`.
+fn far(worker: usize, client: Client) -> Client {
+    let path = Path((worker as u32 + 1) * PATHS + client.path.0);
+    Client { path, ..client }
+}
+
+/// The worker here.
+impl Worker<'_> {
+    /// Hands on what a client has sent whose allocation is with another worker.
+    pub(super) fn pass_on(
+        &mut self,
+        now: Now,
+        home: WorkerId,
+        client: Client,
+        input: &Body,
+        marks: u8,
+    ) {
+        if through(client.path).is_some() {
+            // It has been handed on already, to a worker that had a note of it from before.
+            self.cells.dropped(Cause::NoAllocation);
+            return;
+        }
+        self.cells.passed_on += 1;
+        let text = Text::Sent {
+            bytes: Bytes::copy_from_slice(input.bytes(&self.inbox, &[])),
+            marks,
+            by_ticket: self.server.elsewhere(now, &client.five_tuple).is_none(),
+        };
+        self.write(usize::from(home.0), client, text);
+    }
+
+    /// A client's connection is closed.
+    pub(super) fn client_gone(&mut self, now: Now, client: Client) {
+        if let Some(home) = self.server.elsewhere(now, &client.five_tuple) {
+            self.server.forget_elsewhere(&client.five_tuple, home);
+            self.write(usize::from(home.0), client, Text::Gone);
+        }
+        self.server.client_gone(now, client, &mut self.sockets);
+    }
+
+    fn give(&mut self, now: Now, client: Client, bytes: Bytes, control: bool) {
+        if self.streams.owns(client.path) {
+            let dropped = self
+                .streams
+                .send(now.instant, client.path, [&bytes, &[], &[]], control);
+            self.count_queue_drops(dropped);
+        } else {
+            let all = 0..bytes.len();
+            self.answer(now, client, Body::Shared(bytes, all));
+        }
+    }
+
+    /// Whether a client is (still) connected here. Of one without a connection nobody can tell.
+    fn is_here(&self, client: Client) -> bool {
+        !self.streams.owns(client.path) || self.streams.client(client.path) == Some(client)
+    }
+}
+
+/// Either.
+impl Worker<'_> {
+    pub(super) fn read(&mut self, now: Now, letter: Letter) {
+        let Letter { from, client, text } = letter;
+        let five_tuple = client.five_tuple;
+        match text {
+            Text::Sent {
+                bytes,
+                marks,
+                by_ticket,
+            } => {
+                if by_ticket || self.server.has_allocation(&five_tuple) {
+                    let all = 0..bytes.len();
+                    self.client_input(now, far(from, client), Body::Shared(bytes, all), marks);
+                } else {
+                    self.write(from, client, Text::Returned { bytes, marks });
+                }
+            }
+            Text::Gone => {
+                let client = far(from, client);
+                self.server.client_gone(now, client, &mut self.sockets);
+            }
+            Text::Answer { .. } | Text::Data(_) if !self.is_here(client) => {
+                self.write(from, client, Text::Gone);
+            }
+            Text::Answer { bytes, is_mine } => {
+                let home = worker_id(from);
+                if is_mine {
+                    self.server.note_elsewhere(now, five_tuple, home);
+                    self.trust(client);
+                } else {
+                    self.server.forget_elsewhere(&five_tuple, home);
+                }
+                self.give(now, client, bytes, true);
+            }
+            Text::Data(bytes) => self.give(now, client, bytes, false),
+            Text::Returned { bytes, marks } => {
+                self.server.forget_elsewhere(&five_tuple, worker_id(from));
+                if self.is_here(client) {
+                    let all = 0..bytes.len();
+                    self.client_input(now, client, Body::Shared(bytes, all), marks);
+                }
+            }
+            Text::Left => self.server.forget_elsewhere(&five_tuple, worker_id(from)),
+        }
+    }
+
+    fn write(&mut self, to: usize, client: Client, text: Text) {
+        let letter = Letter {
+            from: self.number,
+            client,
+            text,
+        };
+        let Some(address) = self.shared.addresses.get(to) else {
+            return;
+        };
+        if address.parcels.try_send(Parcel::Letter(letter)).is_err() {
+            trace!(to, "a letter about a client that has moved is lost");
+            self.cells.socket_error(SocketError::Full);
+        }
+    }
+}
+
+/// The worker at home.
+impl Worker<'_> {
+    /// Sends an answer to a client that is connected to another worker.
+    pub(super) fn answer_far(&mut self, (worker, path): (usize, Path), to: Client, body: &Body) {
+        let text = Text::Answer {
+            bytes: Bytes::copy_from_slice(body.bytes(&self.inbox, &self.outbox.replies)),
+            is_mine: self.server.has_allocation(&to.five_tuple),
+        };
+        self.write(worker, Client { path, ..to }, text);
+    }
+
+    /// Sends data to a client that is connected to another worker: over UDP straight away, from a socket with the
+    /// same address.
+    pub(super) fn relay_far(
+        &mut self,
+        (worker, path): (usize, Path),
+        to: Client,
+        (head, body, pad): (Head, Body, usize),
+        (counted, marks): (Counted, u8),
+    ) {
+        if let Some(twin) = self.twin(&to.five_tuple) {
+            let entry = self.to_client(Client { path: twin, ..to }, body, counted);
+            self.push(Entry {
+                head: Some(head),
+                pad,
+                marks,
+                ..entry
+            });
+            return;
+        }
+        let payload = body.bytes(&self.inbox, &[]);
+        let mut bytes = BytesMut::with_capacity(head.as_slice().len() + payload.len() + pad);
+        bytes.extend_from_slice(head.as_slice());
+        bytes.extend_from_slice(payload);
+        bytes.resize(bytes.len() + pad, 0);
+        self.write(worker, Client { path, ..to }, Text::Data(bytes.freeze()));
+        if let Counted::Relayed(direction, transport, family) = counted {
+            self.cells.relayed(direction, transport, family, body.len());
+        }
+    }
+
+    /// Nothing more will be sent to a client.
+    pub(super) fn part_from(&mut self, client: Client) {
+        if let Some((worker, path)) = through(client.path) {
+            self.write(worker, Client { path, ..client }, Text::Left);
+        }
+    }
+
+    /// The listener of this worker on the address that a client of another worker sends to.
+    fn twin(&self, five_tuple: &FiveTuple) -> Option<Path> {
+        if five_tuple.transport != Transport::Udp {
+            return None;
+        }
+        let server = five_tuple.server;
+        let listeners = &self.sockets.listeners;
+        let exactly = listeners.iter().position(|one| one.address == server);
+        let place = exactly.or_else(|| {
+            listeners.iter().position(|one| {
+                let ip = one.address.ip();
+                one.address.port() == server.port()
+                    && ip.is_unspecified()
+                    && ip.is_ipv4() == server.is_ipv4()
+            })
+        });
+        place.map(|place| Path(place as u32))
+    }
+}
+
+fn worker_id(number: usize) -> WorkerId {
+    // There are fewer than 255.
+    WorkerId(number as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ports::MAX_WORKERS;
+    use super::*;
+
+    #[test]
+    fn a_path_leads_back_to_where_it_came_from() {
+        let server = "192.0.2.1:3478".parse().unwrap();
+        let five_tuple = FiveTuple {
+            transport: Transport::Tcp,
+            client: server,
+            server,
+        };
+        for worker in [0, 1, MAX_WORKERS - 1] {
+            for path in [Path(0), Path(7), Path(PATHS - 1)] {
+                let client = Client { five_tuple, path };
+                assert_eq!(through(path), None);
+                assert_eq!(through(far(worker, client).path), Some((worker, path)));
+            }
+        }
+    }
+}
