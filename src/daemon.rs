@@ -27,10 +27,11 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 
-use crate::config::{self, Config, Host, Loaded, Parts, Problem, Sources};
+use crate::config::{self, Certificate, Config, Host, Loaded, Parts, Problem, Sources};
 use crate::http::{self, Status};
 use crate::plane::{self, Adopted, Handle};
 use crate::systemd;
+use crate::turn::Transport;
 use certificate::{Change, Watched};
 use logging::Logging;
 use signals::{Signal, Signals};
@@ -224,8 +225,19 @@ fn start_plane(parts: &Parts, adopted: &Adopted) -> Result<Handle, Refusal> {
         .certificate
         .as_ref()
         .map(|certificate| Arc::clone(&certificate.server));
-    plane::start(parts.plane.clone(), Arc::clone(&parts.turn), tls, adopted)
-        .map_err(|error| Refusal::start(&error))
+    let plane = plane::start(parts.plane.clone(), Arc::clone(&parts.turn), tls, adopted)
+        .map_err(|error| Refusal::start(&error))?;
+    if let Some(certificate) = &parts.certificate {
+        replace_identity(&plane, certificate);
+    }
+    Ok(plane)
+}
+
+/// What DTLS listeners show: with a key that is good for TLS alone it stays what it was.
+fn replace_identity(plane: &Handle, certificate: &Certificate) {
+    if let Some(identity) = &certificate.identity {
+        plane.replace_identity(Arc::clone(identity));
+    }
 }
 
 /// Relays are bound one by one as calls come; that none can be bound must show at the start.
@@ -342,6 +354,7 @@ impl Daemon<'_> {
                 self.logging.set_level(&config.log.level);
                 if let Some(certificate) = &parts.certificate {
                     self.plane.replace_tls(Arc::clone(&certificate.server));
+                    replace_identity(&self.plane, certificate);
                 }
                 self.watch_certificate(&parts);
                 self.status.config_stale.store(false, Ordering::Relaxed);
@@ -380,6 +393,19 @@ impl Daemon<'_> {
             .map(|certificate| Watched::new(certificate.files.clone()));
     }
 
+    /// A reload refuses a key that is no good for DTLS; a renewed certificate may come with one.
+    fn miss_identity(&self, certificate: &Certificate) {
+        let listeners = self.config.listen.iter().flatten();
+        let mut transports = listeners.map(|listen| listen.transport);
+        if certificate.identity.is_none() && transports.any(|t| t == Transport::Dtls) {
+            error!(
+                help = "ask for a certificate with an ECDSA key, as in `certbot --key-type ecdsa`",
+                "DTLS listeners keep the certificate before: {}",
+                plane::UnfitKey
+            );
+        }
+    }
+
     /// Looks whether the certificate files have changed.
     fn renew_certificate(&mut self) {
         let Some(watched) = &mut self.certificate else {
@@ -390,6 +416,8 @@ impl Daemon<'_> {
             Change::None => {}
             Change::Good(certificate) => {
                 self.plane.replace_tls(Arc::clone(&certificate.server));
+                replace_identity(&self.plane, &certificate);
+                self.miss_identity(&certificate);
                 self.status
                     .certificate_end
                     .store(certificate.not_after, Ordering::Relaxed);

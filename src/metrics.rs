@@ -166,6 +166,68 @@ impl AddAssign for Outcomes {
     }
 }
 
+/// Why a datagram at a DTLS listener went nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DtlsDrop {
+    /// No DTLS record.
+    NotDtls,
+    /// A record that belongs to no association, or a plaintext one that could be anybody's.
+    Stray,
+    /// A message of a handshake that nobody has to send: in fragments, malformed, of an older version, too short or
+    /// too long, or repeated when all is done.
+    Handshake,
+    /// Too many handshakes or associations, or no certificate.
+    Busy,
+}
+
+impl DtlsDrop {
+    /// Every reason, in the order of the counters.
+    pub const ALL: [Self; 4] = [Self::NotDtls, Self::Stray, Self::Handshake, Self::Busy];
+
+    /// The label's value.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotDtls => "not_dtls",
+            Self::Stray => "stray",
+            Self::Handshake => "handshake",
+            Self::Busy => "busy",
+        }
+    }
+}
+
+/// What a worker has counted at its DTLS listeners.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DtlsCells {
+    /// Associations that live, handshakes included: as of the last report.
+    pub associations: u64,
+    /// Cookies sent to strangers.
+    pub cookies: u64,
+    /// Handshakes of clients.
+    pub handshakes: Outcomes,
+    drops: [u64; DtlsDrop::ALL.len()],
+}
+
+impl DtlsCells {
+    /// Counts one datagram that went nowhere.
+    pub fn dropped(&mut self, cause: DtlsDrop) {
+        self.drops[cause as usize] += 1;
+    }
+
+    /// Datagrams that went nowhere for this reason.
+    pub fn drops(&self, cause: DtlsDrop) -> u64 {
+        self.drops[cause as usize]
+    }
+}
+
+impl AddAssign<&Self> for DtlsCells {
+    fn add_assign(&mut self, other: &Self) {
+        self.associations += other.associations;
+        self.cookies += other.cookies;
+        self.handshakes += other.handshakes;
+        add_all(&mut self.drops, &other.drops);
+    }
+}
+
 type ByRoute = [[[Traffic; Family::ALL.len()]; Transport::ALL.len()]; Direction::ALL.len()];
 type ByAnswer = [[u64; CODES.len() + 1]; METHODS.len() + 1];
 
@@ -188,6 +250,8 @@ pub struct Cells {
     pub handshakes: Outcomes,
     /// PROXY headers: read, or broken or missing.
     pub proxy_headers: Outcomes,
+    /// What happens at DTLS listeners.
+    pub dtls: DtlsCells,
     /// Connections of clients: taken, or refused by a limit.
     pub streams: Outcomes,
     /// Connections of web clients: passed on, or refused by a limit.
@@ -210,6 +274,7 @@ impl Default for Cells {
             passed_on: 0,
             handshakes: Outcomes::default(),
             proxy_headers: Outcomes::default(),
+            dtls: DtlsCells::default(),
             streams: Outcomes::default(),
             web: Outcomes::default(),
             restarts: 0,
@@ -328,6 +393,7 @@ impl AddAssign<&Self> for Cells {
         self.passed_on += other.passed_on;
         self.handshakes += other.handshakes;
         self.proxy_headers += other.proxy_headers;
+        self.dtls += &other.dtls;
         self.streams += other.streams;
         self.web += other.web;
         self.restarts += other.restarts;
@@ -379,6 +445,8 @@ mod tests {
         cells.batches.took(1);
         cells.batches.took(65);
         cells.handshakes.count(false);
+        cells.dtls.handshakes.count(true);
+        cells.dtls.dropped(DtlsDrop::Stray);
         cells.streams.count(true);
         cells
     }
@@ -424,6 +492,10 @@ mod tests {
         assert_eq!(
             (sum.batches.packets, sum.handshakes.failed, sum.streams.ok),
             (132, 2, 2)
+        );
+        assert_eq!(
+            (sum.dtls.handshakes.ok, sum.dtls.drops(DtlsDrop::Stray)),
+            (2, 2)
         );
         assert_eq!(
             (

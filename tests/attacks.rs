@@ -280,6 +280,45 @@ fn a12_a_challenge_is_little_longer_than_the_question() {
     assert!(answer.bytes.len() <= 64, "{}", answer.bytes.len());
 }
 
+/// The first requests of real clients, as they leave them: only the transport (libwebrtc, pion, libre with more), with
+/// a lifetime (Firefox, libjuice, aioice), with SOFTWARE and FINGERPRINT (pjnath), and with the family (pion for IPv6).
+#[test]
+fn a12_a_challenge_to_a_real_client_is_at_most_2_3_times_its_question() {
+    type Put = fn(&mut Writer<'_>);
+    let first: [(&str, Put); 5] = [
+        ("libwebrtc", |_| {}),
+        ("firefox", |writer| {
+            writer.u32(Attribute::LIFETIME, 3600);
+        }),
+        ("libwebrtc with a logging id", |writer| {
+            writer.bytes(Attribute(0xFF05), b"log");
+        }),
+        ("pion", |writer| {
+            writer.u8(Attribute::REQUESTED_ADDRESS_FAMILY, 2);
+        }),
+        ("pjnath", |writer| {
+            writer.u32(Attribute::LIFETIME, 600);
+            writer.bytes(Attribute::SOFTWARE, b"pjnath-2.14");
+            writer.fingerprint();
+        }),
+    ];
+    let mut turn = Turn::with(|settings| {
+        settings.software = Some("turnd".into());
+    });
+    for (who, put) in first {
+        for from in ["198.51.100.1:1", "[2001:db8::1]:1"] {
+            let question = request(turn.id(), Method::ALLOCATE, |writer| {
+                writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+                put(writer);
+            });
+            let answer = turn.answered(udp(from), &question);
+            assert_eq!(answer.code(), 401);
+            let (asked, told) = (question.len(), answer.bytes.len());
+            assert!(told * 10 <= asked * 23, "{who}: {told} for {asked}");
+        }
+    }
+}
+
 #[test]
 fn a12_what_no_client_sends_is_not_answered() {
     let mut turn = Turn::new();

@@ -9,6 +9,8 @@
 mod inside;
 #[path = "clients/peer.rs"]
 mod peer;
+#[path = "clients/redirect.rs"]
+mod redirect;
 #[path = "clients/rig.rs"]
 mod rig;
 #[path = "clients/server.rs"]
@@ -170,6 +172,16 @@ fn chromium_calls_chromium_over_tcp() {
 #[test]
 fn chromium_calls_chromium_over_tls() {
     video_call(Transport::Tls);
+}
+
+#[test]
+fn chromium_follows_a_redirect_over_udp() {
+    redirected_call(Transport::Udp);
+}
+
+#[test]
+fn chromium_follows_a_redirect_over_tcp() {
+    redirected_call(Transport::Tcp);
 }
 
 #[test]
@@ -457,6 +469,40 @@ fn video_call(transport: Transport) {
         assert_eq!(stats["relay"], transport.word(), "{stats}");
         assert!(stats["frames"].as_u64() > Some(30), "{stats}");
     }
+}
+
+/// Calls by way of a server that sends everybody to a second one \[300-1\] \[300-2\].
+fn redirected_call(transport: Transport) {
+    if server::is_coturn() {
+        return tool::say_skipped("the second server is turnd");
+    }
+    let Some(rig) = rig_for(&[Kind::Chromium]) else {
+        return;
+    };
+    let setup = Setup {
+        more: redirect::ENTRY.into(),
+        ..Setup::default()
+    };
+    let _entry = Server::start_with(&rig, &setup);
+    redirect::start(&rig);
+    let (mut caller, mut callee) = browsers(&rig, transport);
+    call(&mut caller, &mut callee, true);
+    for stats in watch_both(&mut caller, &mut callee) {
+        assert_eq!(stats["candidate"], "relay", "{stats}");
+        assert_eq!(stats["relay"], transport.word(), "{stats}");
+    }
+    let [entry, second] = [server::PAGES, redirect::PAGES].map(|port| server::metrics(&rig, port));
+    let allocated = "method=\"allocate\",code=\"0\"";
+    let redirected = "method=\"allocate\",code=\"300\"";
+    assert!(
+        entry.contains(redirected) && !entry.contains(allocated),
+        "{entry}"
+    );
+    // The nonce that they brought along is good there: nobody had to be challenged.
+    assert!(
+        second.contains(allocated) && !second.contains("method=\"allocate\",code=\"4"),
+        "{second}"
+    );
 }
 
 fn browsers(rig: &Rig, transport: Transport) -> (Peer, Peer) {

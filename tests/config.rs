@@ -778,6 +778,50 @@ fn a_certificate_must_fit_its_key_and_the_calendar() {
     assert!(error().unwrap().1.contains("no private key"));
 }
 
+/// \[S17\] What is no key for DTLS is told at the start, not to each client.
+#[test]
+fn s17_a_dtls_listener_wants_an_ecdsa_key() {
+    let bench = Bench::new();
+    let text = TLS.replace("'tls'", "'dtls'");
+    let error = |text: &str| {
+        let report = bench.load(text).err()?;
+        let problem = report.errors().next()?;
+        Some((
+            problem.key.clone(),
+            problem.what.clone(),
+            problem.remedy.clone(),
+        ))
+    };
+    let (alone, _) = text.split_once("[tls]").unwrap();
+    let (key, what, _) = error(alone).unwrap();
+    assert_eq!(key, "listen[0].transport");
+    assert!(what.contains("DTLS"), "{what}");
+    bench.certificate("cert.pem", "key.pem", 2040);
+    let loaded = bench.good(&text);
+    assert!(!warnings(&loaded).contains(&"tls.certificate".to_owned()));
+    assert!(loaded.parts.certificate.unwrap().identity.is_some());
+    let pair = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+    let certificate = rcgen::CertificateParams::default()
+        .self_signed(&pair)
+        .unwrap();
+    bench.file("cert.pem", &certificate.pem());
+    bench.secret("key.pem", &pair.serialize_pem());
+    assert_eq!(error(TLS), None, "good for TLS");
+    let (key, what, remedy) = error(&text).unwrap();
+    assert_eq!(key, "listen[0].transport");
+    assert!(
+        what.contains("ECDSA") && remedy.contains("ecdsa"),
+        "{what}; {remedy}"
+    );
+    bench.certificate("cert.pem", "key.pem", 2040);
+    let both = text.replace("[tls]", "[[listen]]\naddress = '127.0.0.1:1'\n[[listen]]\naddress = '127.0.0.1:1'\ntransport = 'dtls'\n[tls]");
+    assert_eq!(
+        error(&both).unwrap().0,
+        "listen[2].address",
+        "one port for two"
+    );
+}
+
 #[test]
 fn a_certificate_that_ends_soon_is_warned_about() {
     let mut bench = Bench::new();

@@ -256,9 +256,13 @@ impl Assembly<'_> {
     }
 
     fn certificate(&mut self, listeners: &[Listen]) -> Option<Certificate> {
-        let tls = listeners
-            .iter()
-            .position(|listener| listener.transport == Transport::Tls);
+        let first = |transport| {
+            listeners
+                .iter()
+                .position(|listener| listener.transport == transport)
+        };
+        let dtls = first(Transport::Dtls);
+        let tls = first(Transport::Tls).or(dtls);
         let Some(files) = &self.config.tls else {
             if let (Some(index), false) = (
                 tls,
@@ -268,7 +272,10 @@ impl Assembly<'_> {
                     "add a [tls] table with certificate = \"cert.pem\" and key = \"key.pem\"";
                 self.error(
                     &format!("listen[{index}].transport"),
-                    "this listener speaks TLS, but there is no certificate",
+                    format!(
+                        "this listener speaks {}, but there is no certificate",
+                        listeners[index].transport.label().to_uppercase()
+                    ),
                     remedy,
                 );
             }
@@ -287,6 +294,17 @@ impl Assembly<'_> {
             Ok(certificate) => {
                 if let Some(complaint) = certificate.ends_soon(self.host.unix) {
                     self.report.warning("tls.certificate", complaint);
+                }
+                if let (Some(index), None) = (dtls, &certificate.identity) {
+                    let remedy = "ask for a certificate with such a key, as in `certbot --key-type ecdsa`; clients on TLS know it too";
+                    self.error(
+                        &format!("listen[{index}].transport"),
+                        format!(
+                            "{}, and the certificate in [tls] has another",
+                            plane::UnfitKey
+                        ),
+                        remedy,
+                    );
                 }
                 Some(certificate)
             }

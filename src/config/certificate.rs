@@ -10,6 +10,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::plane::Identity;
+
 use super::problem::Complaint;
 use super::secrets;
 use super::{Host, SecretFile};
@@ -31,8 +33,10 @@ pub struct CertificateFiles {
 pub struct Certificate {
     /// Where it was read.
     pub files: CertificateFiles,
-    /// What the listeners use.
+    /// What the TLS listeners use.
     pub server: Arc<ServerConfig>,
+    /// What the DTLS listeners use, if its key is good for them.
+    pub identity: Option<Arc<Identity>>,
     /// When it ends, in seconds since 1970.
     pub not_after: i64,
 }
@@ -81,10 +85,12 @@ impl CertificateFiles {
                 ),
             ));
         }
+        let identity = Identity::new(&chain[0], key.secret_der()).ok();
         let server = server_config(chain, key).map_err(|error| ("key", explain(&error)))?;
         Ok(Certificate {
             files: self.clone(),
             server: Arc::new(server),
+            identity: identity.map(Arc::new),
             not_after,
         })
     }

@@ -17,10 +17,11 @@ use super::{
     values,
 };
 
-const TRANSPORTS: [(&str, Transport); 3] = [
+const TRANSPORTS: [(&str, Transport); 4] = [
     ("udp", Transport::Udp),
     ("tcp", Transport::Tcp),
     ("tls", Transport::Tls),
+    ("dtls", Transport::Dtls),
 ];
 const ALGORITHMS: [(&str, SecretAlgorithm); 2] = [
     ("sha1", SecretAlgorithm::Sha1),
@@ -167,7 +168,7 @@ fn listen(
                 "address",
                 Complaint::new(
                     what,
-                    "take one of them out, or give it another port; tcp and tls cannot share one",
+                    "take one of them out, or give it another port; tcp and tls cannot share one, nor can udp and dtls",
                 ),
             );
         }

@@ -8,7 +8,7 @@ use prometheus::proto::{
 };
 
 use super::{Status, process};
-use crate::metrics::{BATCH_BOUNDS, Cells, Direction, Snapshot, SocketError};
+use crate::metrics::{BATCH_BOUNDS, Cells, Direction, DtlsCells, DtlsDrop, Snapshot, SocketError};
 use crate::turn::{Cause, Census, Family, MoveResult, Refusal, Transport};
 
 /// Makes the page.
@@ -22,6 +22,7 @@ pub(super) fn render(snapshot: &Snapshot, status: &Status) -> prometheus::Result
     page.traffic(&snapshot.cells);
     page.requests(&snapshot.cells);
     page.sockets(&snapshot.cells);
+    page.dtls(&snapshot.cells.dtls);
     page.server(snapshot, status);
     page.process(status.started);
     TextEncoder::new().encode_to_string(&page.families)
@@ -177,6 +178,11 @@ impl Page {
                 cells.proxy_headers,
             ),
             (
+                "turn_dtls_handshakes_total",
+                "DTLS handshakes of clients that showed a cookie.",
+                cells.dtls.handshakes,
+            ),
+            (
                 "turn_streams_total",
                 "Connections of clients, taken or refused by a limit.",
                 cells.streams,
@@ -193,6 +199,25 @@ impl Page {
             self.push(family);
         }
         self.push(batches(cells));
+    }
+
+    fn dtls(&mut self, cells: &DtlsCells) {
+        self.one_gauge(
+            "turn_dtls_associations",
+            "DTLS associations that live, handshakes included.",
+            cells.associations as f64,
+        );
+        self.one_counter(
+            "turn_dtls_cookies_total",
+            "Cookies sent to DTLS clients that showed none.",
+            cells.cookies as f64,
+        );
+        let help = "Datagrams at DTLS listeners that went nowhere.";
+        let mut drops = Series::counter("turn_dtls_dropped_datagrams_total", help);
+        for cause in DtlsDrop::ALL {
+            drops.add(&[("reason", cause.label())], cells.drops(cause) as f64);
+        }
+        self.push(drops);
     }
 
     fn server(&mut self, snapshot: &Snapshot, status: &Status) {

@@ -113,6 +113,8 @@ impl Worker<'_> {
                     self.relay_far(way, to, (head, body, pad), (counted, marks));
                 } else if self.streams.owns(to.path) {
                     self.stream_to_client(now, to, head.as_slice(), &body, pad, origin);
+                } else if origin.transport == Transport::Dtls {
+                    self.relay_over_dtls(to, head.as_slice(), &body, pad, origin.family);
                 } else {
                     let mut entry = self.to_client(to, body, counted);
                     (entry.head, entry.pad, entry.marks) = (Some(head), pad, marks);
@@ -199,6 +201,8 @@ impl Worker<'_> {
     pub(super) fn trust(&mut self, client: Client) {
         if self.streams.owns(client.path) {
             self.streams.trust(client.path);
+        } else if client.five_tuple.transport == Transport::Dtls {
+            self.associations.trust(&client.five_tuple);
         }
     }
 
@@ -211,6 +215,9 @@ impl Worker<'_> {
                 .streams
                 .send(now.instant, to.path, [bytes, &[], &[]], true);
             self.count_queue_drops(dropped);
+        } else if to.five_tuple.transport == Transport::Dtls {
+            let bytes = body.bytes(&self.inbox, &self.outbox.replies);
+            self.associations.send(to, [bytes, &[], &[]]);
         } else {
             let entry = self.to_client(to, body, Counted::Answer);
             self.push(entry);

@@ -63,7 +63,7 @@ pub struct Adopted {
 
 /// The sockets of one worker.
 pub(super) struct Bound {
-    pub(super) udp: Vec<(Socket, SocketAddr)>,
+    pub(super) udp: Vec<(Socket, Arc<Listen>)>,
     pub(super) tcp: Vec<(Socket, Arc<Listen>)>,
 }
 
@@ -73,7 +73,7 @@ impl Bound {
         let udp = self
             .udp
             .iter()
-            .map(|(socket, address)| Ok((socket.try_clone()?, *address)));
+            .map(|(socket, listen)| Ok((socket.try_clone()?, Arc::clone(listen))));
         let tcp = self
             .tcp
             .iter()
@@ -128,7 +128,11 @@ fn bind_worker(
                 .map_err(|source| StartError::bind(listen, source))?;
             // Port 0 asks the kernel for one: tests do.
             let address = local_address(&socket, listen.address);
-            bound.udp.push((socket, address));
+            let listen = Listen {
+                address,
+                ..listen.clone()
+            };
+            bound.udp.push((socket, Arc::new(listen)));
         }
     }
     Ok(bound)

@@ -9,6 +9,7 @@
 
 mod carry;
 mod deliver;
+mod dtls;
 mod icmp;
 mod listener;
 mod log;
@@ -33,10 +34,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use rand::{TryRng as _, rngs::SysRng};
 use rustls::ServerConfig;
 use tokio::sync::oneshot;
 
 pub use carry::Carry;
+pub use dtls::{Identity, UnfitKey};
 pub use listener::{Adopted, Listen};
 pub use ports::{RelayAddress, RelayRange};
 
@@ -62,7 +65,7 @@ pub struct Settings {
     pub relay: RelayRange,
     /// What is carried through a relay beside the payload.
     pub carry: Carry,
-    /// TCP and TLS connections that one worker has at most.
+    /// TCP and TLS connections that one worker has at most, and as many DTLS associations.
     pub streams_per_worker: usize,
 }
 
@@ -115,6 +118,9 @@ struct Shared {
     unclaimed: Unclaimed,
     carry: Carry,
     tls: ArcSwapOption<Tls>,
+    dtls: Arc<ArcSwapOption<Identity>>,
+    /// What the cookies of DTLS are made from.
+    cookie_seed: [u8; 32],
     addresses: Vec<Address>,
     /// Lets clients move among the workers (RFC 8016).
     ticket_key: TicketKey,
@@ -145,16 +151,26 @@ pub fn start(
     let own = own_addresses()
         .map_err(|error| StartError::new("cannot list this machine's addresses", error))?;
     let (addresses, mailboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| mail::mailbox()).unzip();
-    let listening: Arc<[SocketAddr]> = bound[0].udp.iter().map(|(_, address)| *address).collect();
+    let listening: Arc<[SocketAddr]> = bound[0]
+        .udp
+        .iter()
+        .map(|(_, listen)| listen.address)
+        .collect();
     let listeners = settings.listeners.iter().map(|listen| listen.address);
     let listened_on = listeners.chain(listening.iter().copied());
     let listened_on = listened_on.map(|address| address.ip()).collect();
+    let mut cookie_seed = [0; 32];
+    SysRng.try_fill_bytes(&mut cookie_seed).map_err(|error| {
+        StartError::new("the system gives no randomness", io::Error::other(error))
+    })?;
     let shared = Arc::new(Shared {
         ports: Ports::new(settings.relay, own, listened_on),
         reservations: Reservations::default(),
         unclaimed: Unclaimed::default(),
         carry: settings.carry,
         tls: ArcSwapOption::new(tls.as_deref().map(Tls::new)),
+        dtls: Arc::default(),
+        cookie_seed,
         addresses,
         ticket_key: supervisor::ticket_key()
             .map_err(|error| StartError::new("cannot get random numbers", error))?,
@@ -222,6 +238,11 @@ impl Handle {
     /// New handshakes use this certificate; connections keep theirs.
     pub fn replace_tls(&self, config: Arc<ServerConfig>) {
         self.shared.tls.store(Some(Tls::new(&config)));
+    }
+
+    /// New DTLS handshakes show this identity; associations keep theirs. Without one DTLS listeners take nobody.
+    pub fn replace_identity(&self, identity: Arc<Identity>) {
+        self.shared.dtls.store(Some(identity));
     }
 
     /// Refuses new allocations, or takes them again. What lives goes on.

@@ -110,7 +110,12 @@ impl Worker<'_> {
 
     /// Whether a client is (still) connected here. Of one without a connection nobody can tell.
     fn is_here(&self, client: Client) -> bool {
-        !self.streams.owns(client.path) || self.streams.client(client.path) == Some(client)
+        if self.streams.owns(client.path) {
+            self.streams.client(client.path) == Some(client)
+        } else {
+            client.five_tuple.transport != Transport::Dtls
+                || self.associations.has(&client.five_tuple)
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use super::tcp_relay::{self, Connections};
 use super::udp;
 use crate::turn::{
     Addressee, Carried, Claimant, Connect, ConnectionId, Families, Family, NoCapacity, Path, Reach,
-    Relay, RelayId, RelayProtocol, Relays, ReservationToken, Want, WantedPort,
+    Relay, RelayId, RelayProtocol, Relays, ReservationToken, Transport, Want, WantedPort,
 };
 
 /// How many ready sockets one look at the set reports at most.
@@ -52,6 +52,8 @@ pub(super) struct Listener {
     pub(super) socket: Socket,
     /// Where it is bound.
     pub(super) address: SocketAddr,
+    /// What its clients speak.
+    pub(super) transport: Transport,
 }
 
 /// A relayed transport address.

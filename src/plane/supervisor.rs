@@ -17,7 +17,8 @@ use tokio::net::TcpListener;
 use tracing::error;
 
 use super::Shared;
-use super::listener::Bound;
+use super::dtls::Associations;
+use super::listener::{Bound, Listen};
 use super::mail::Mailbox;
 use super::outbox::Outbox;
 use super::sockets::{Listener, Sockets};
@@ -110,7 +111,11 @@ impl Plan {
 
     fn build<'a>(&self, cells: &'a mut Cells) -> io::Result<Worker<'a>> {
         let Bound { udp, tcp } = self.bound.try_clone()?;
-        let listener = |(socket, address)| Listener { socket, address };
+        let listener = |(socket, listen): (_, Arc<Listen>)| Listener {
+            socket,
+            address: listen.address,
+            transport: listen.transport,
+        };
         let listeners: Vec<_> = udp.into_iter().map(listener).collect();
         let mut acceptors = Vec::new();
         for (socket, listen) in tcp {
@@ -139,6 +144,12 @@ impl Plan {
             )?,
             acceptors,
             streams: Streams::new(first_stream, self.streams),
+            associations: Associations::new(
+                self.streams,
+                Arc::clone(&self.shared.dtls),
+                &self.shared.cookie_seed,
+                self.epoch.instant,
+            ),
             shared: Arc::clone(&self.shared),
             cells,
             inbox: Inbox::new(),

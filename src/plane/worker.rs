@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
 use super::Shared;
+use super::dtls::Associations;
 use super::listener::Listen;
 use super::log;
 use super::mail::{Mail, Mailbox, Parcel, Report};
@@ -63,6 +64,7 @@ pub(super) struct Worker<'a> {
     pub(super) sockets: Sockets,
     pub(super) acceptors: Vec<Acceptor>,
     pub(super) streams: Streams,
+    pub(super) associations: Associations,
     pub(super) shared: Arc<Shared>,
     pub(super) cells: &'a mut Cells,
     pub(super) inbox: Inbox,
@@ -150,7 +152,8 @@ impl Worker<'_> {
     fn deadline(&self, now: Instant) -> Instant {
         let machine = self.server.poll_timeout();
         let accept = (self.times.accept > now).then_some(self.times.accept);
-        let others = [machine, self.streams.deadline(), accept];
+        let associations = self.associations.deadline(now);
+        let others = [machine, self.streams.deadline(), associations, accept];
         others
             .into_iter()
             .flatten()
@@ -159,6 +162,7 @@ impl Worker<'_> {
 
     /// Takes in what is there without waiting, from each source at most a batch.
     fn take_in(&mut self, now: Now, mailbox: &mut Mailbox) {
+        self.begin_dtls_round(now);
         for _ in 0..BATCH {
             let Ok(parcel) = mailbox.parcels.try_recv() else {
                 break;
@@ -191,6 +195,7 @@ impl Worker<'_> {
         }
         let listener = &self.sockets.listeners[number];
         let (bound, wildcard) = (listener.address, listener.address.ip().is_unspecified());
+        let transport = listener.transport;
         let asked = self.inbox.room();
         let slots = self.receive(By::Listener(number as u32), asked);
         for slot in slots.clone() {
@@ -202,7 +207,7 @@ impl Worker<'_> {
             };
             let server = SocketAddr::new(ip, bound.port());
             let five_tuple = FiveTuple {
-                transport: Transport::Udp,
+                transport,
                 client: received.from,
                 server,
             };
@@ -211,9 +216,13 @@ impl Worker<'_> {
                 path: Path(number as u32),
             };
             for datagram in received.datagrams() {
-                let body = Body::Slot(slot, datagram);
-                let marks = self.marks(&body);
-                self.client_input(now, client, body, marks);
+                if transport == Transport::Dtls {
+                    self.dtls_input(now, client, slot, datagram);
+                } else {
+                    let body = Body::Slot(slot, datagram);
+                    let marks = self.marks(&body);
+                    self.client_input(now, client, body, marks);
+                }
             }
         }
         slots.len() == asked
@@ -337,6 +346,7 @@ impl Worker<'_> {
 
     /// Sends what was decided; the inbox and the replies are free again after it.
     pub(super) fn flush(&mut self) {
+        self.post_associations();
         self.outbox.send(&self.inbox, &self.sockets, self.cells);
         self.inbox.clear();
     }
@@ -350,6 +360,7 @@ impl Worker<'_> {
             Mail::Drain(on) => self.server.drain(on),
             Mail::Report(to) => {
                 self.sockets.connections.count(self.cells);
+                self.cells.dtls.associations = self.associations.len() as u64;
                 let report = Report {
                     cells: self.cells.clone(),
                     census: self.server.census(now),
@@ -375,6 +386,7 @@ impl Worker<'_> {
         self.streams.expire(now.instant, |five_tuple| {
             server.has_allocation(five_tuple) || server.elsewhere(now, five_tuple).is_some()
         });
+        self.expire_associations(now);
         if self.times.tick <= now.instant {
             self.times.tick = now.instant + TICK;
             if self.number == 0 {

@@ -275,7 +275,8 @@ impl Rig {
         self.started.borrow_mut().push(child);
     }
 
-    /// Returns a new file for the output of something called `label`; a failure will show its end.
+    /// Returns a new file for the output of something called `label`, or a program with this path; a failure will show
+    /// its end.
     pub(crate) fn log(&self, label: &str) -> fs::File {
         self.open(label).1
     }
@@ -293,7 +294,8 @@ impl Rig {
 
     fn open(&self, label: &str) -> (PathBuf, fs::File) {
         let mut logs = self.logs.borrow_mut();
-        let path = self.dir.join(format!("{:02}-{label}.log", logs.len()));
+        let name = label.rsplit('/').next().unwrap_or(label);
+        let path = self.dir.join(format!("{:02}-{name}.log", logs.len()));
         let file = fs::File::create(&path).expect("the rig's directory is writable");
         logs.push(path.clone());
         (path, file)

@@ -66,7 +66,7 @@ impl<'a> Server<'a> {
         let notices = self.notices.as_ref().expect("turnd tells");
         await_notice(notices, &mut self.process, "RELOADING=1");
         await_notice(notices, &mut self.process, "READY=1");
-        let metrics = metrics(self.rig);
+        let metrics = metrics(self.rig, PAGES);
         assert!(metrics.contains("\nturn_config_stale 1\n"), "{metrics}");
     }
 
@@ -79,7 +79,7 @@ impl<'a> Server<'a> {
 impl Drop for Server<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() && !is_coturn() {
-            eprintln!("---- what turnd counted\n{}", metrics(self.rig));
+            eprintln!("---- what turnd counted\n{}", metrics(self.rig, PAGES));
         }
         for child in [&mut self.process, &mut self.resolver] {
             _ = child.kill();
@@ -197,7 +197,7 @@ allow = ["10.99.0.0/16", "fd99::/16"]
 certificate = "{dir}/cert.pem"
 key = "{dir}/key.pem"
 [metrics]
-listen = "127.0.0.1:9641"
+listen = "127.0.0.1:{PAGES}"
 [log]
 level = "debug"
 {more}
@@ -272,12 +272,14 @@ fn start_coturn(rig: &Rig) -> Child {
     process
 }
 
-/// Asks turnd for its metrics that count anything.
-fn metrics(rig: &Rig) -> String {
-    let request = r"exec 3<> /dev/tcp/127.0.0.1/9641; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; grep -v '^#\| 0$' <&3";
+/// Asks the turnd that shows them at this port for its metrics that count anything.
+pub(crate) fn metrics(rig: &Rig, port: u16) -> String {
+    let request = format!(
+        r"exec 3<> /dev/tcp/127.0.0.1/{port}; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; grep -v '^#\| 0$' <&3"
+    );
     let output = rig
         .command(Host::S, "timeout")
-        .args(["5", "bash", "-c", request])
+        .args(["5", "bash", "-c", request.as_str()])
         .output();
     output
         .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
@@ -374,3 +376,5 @@ fn write_certificates(rig: &Rig) {
 pub(crate) const NAMED: &str = r#"users = [{ name = "alice", password_file = "secret" }]"#;
 
 const CONFIG: &str = "server.conf";
+/// Where turnd shows its metrics.
+pub(crate) const PAGES: u16 = 9641;

@@ -320,6 +320,24 @@ fn a_draining_server_waits_for_its_calls() {
 }
 
 #[test]
+fn a_draining_server_sends_new_calls_to_the_others() {
+    let mut daemon = Start::with("[redirect]\nto = ['192.0.2.7:3478']").ready();
+    let mut client = Client::udp(daemon.udp);
+    client.allocate();
+    daemon.signal(Signal::TERM);
+    daemon.log("draining");
+    for mut late in [Client::udp(daemon.udp), Client::tcp(daemon.udp)] {
+        let sent = late.request(Method::ALLOCATE, udp_wanted);
+        assert_eq!(sent.code(), 300);
+        let other = sent.message().alternate_server().unwrap().unwrap();
+        assert_eq!(other, "192.0.2.7:3478".parse().unwrap());
+    }
+    assert_eq!(client.request(Method::REFRESH, |_| {}).code(), 0);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().success());
+}
+
+#[test]
 fn a_second_signal_does_not_wait() {
     let mut daemon = Start::with("").ready();
     Client::udp(daemon.udp).allocate();
