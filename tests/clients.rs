@@ -293,6 +293,16 @@ fn stunclient_learns_its_address() {
     }
 }
 
+/// Between its own clients: one connects to the relay of the other (RFC 6062).
+#[test]
+fn uclient_connects_over_tcp_relays() {
+    let setup = Setup {
+        more: "[tcp_relay]\nenabled = true\n".into(),
+        ..Setup::default()
+    };
+    uclient_at(&setup, &["-T"], &[&[], &["-x"]]);
+}
+
 /// Lets coturn's load generator send through the relay, to a peer that sends back and between its own clients.
 fn uclient(flags: &[&str]) {
     uclient_with(flags, &[&["-e", "10.99.2.2"], &["-y", "-c"]]);
@@ -300,10 +310,14 @@ fn uclient(flags: &[&str]) {
 
 /// The same, with each of these peers in turn.
 fn uclient_with(flags: &[&str], peers: &[&[&str]]) {
+    uclient_at(&Setup::default(), flags, peers);
+}
+
+fn uclient_at(setup: &Setup, flags: &[&str], peers: &[&[&str]]) {
     let Some(rig) = rig_with(&[Tool::CoturnClients]) else {
         return;
     };
-    let _server = Server::start(&rig);
+    let _server = Server::start_with(&rig, setup);
     rig.start(
         Host::B,
         "turnutils_peer",

@@ -54,9 +54,8 @@ fn connect(user: &User, turn: &mut Turn, peer: &str) -> Result<Connect, u16> {
 }
 
 fn connect_with(user: &User, turn: &mut Turn, request: &[u8]) -> Result<Connect, u16> {
-    match turn.input(user.client, request).0 {
-        Verdict::Later => {}
-        _ => return Err(user.ask_bytes(turn, request).code()),
+    if turn.input(user.client, request).0 != Verdict::Later {
+        return Err(user.ask_bytes(turn, request).code());
     }
     let mut events = turn.events();
     match events.pop() {
