@@ -114,7 +114,7 @@ impl Worker<'_> {
                 } else if self.streams.owns(to.path) {
                     self.stream_to_client(now, to, head.as_slice(), &body, pad, origin);
                 } else if origin.transport == Transport::Dtls {
-                    self.relay_over_dtls(to, head.as_slice(), &body, pad, origin.family);
+                    self.relay_over_dtls(to, (&head, &body, pad), origin.family, marks);
                 } else {
                     let mut entry = self.to_client(to, body, counted);
                     (entry.head, entry.pad, entry.marks) = (Some(head), pad, marks);
@@ -217,7 +217,7 @@ impl Worker<'_> {
             self.count_queue_drops(dropped);
         } else if to.five_tuple.transport == Transport::Dtls {
             let bytes = body.bytes(&self.inbox, &self.outbox.replies);
-            self.associations.send(to, [bytes, &[], &[]]);
+            self.associations.send(to, [bytes, &[], &[]], 0);
         } else {
             let entry = self.to_client(to, body, Counted::Answer);
             self.push(entry);

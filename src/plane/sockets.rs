@@ -187,10 +187,9 @@ impl Sockets {
 
     /// The way that leads through the listener at exactly this address.
     pub(super) fn listener_at(&self, address: SocketAddr) -> Option<Path> {
-        let number = self
-            .listeners
-            .iter()
-            .position(|listener| listener.address == address)?;
+        let number = self.listeners.iter().position(|listener| {
+            listener.address == address && listener.transport == Transport::Udp
+        })?;
         Some(Path(number as u32))
     }
 

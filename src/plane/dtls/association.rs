@@ -20,8 +20,11 @@ const ARENA: usize = 16_384;
 
 /// What associations have to say: datagrams for the network, messages for the machine.
 pub(super) struct Sink {
-    pub(super) datagrams: Vec<(Client, Bytes)>,
+    /// Each with its DSCP and ECN.
+    pub(super) datagrams: Vec<(Client, Bytes, u8)>,
     pub(super) messages: VecDeque<(Client, Bytes)>,
+    /// The DSCP and ECN of what is sent.
+    pub(super) marks: u8,
     arena: BytesMut,
     scratch: Box<[u8]>,
 }
@@ -31,6 +34,7 @@ impl Sink {
         Self {
             datagrams: Vec::new(),
             messages: VecDeque::new(),
+            marks: 0,
             arena: BytesMut::new(),
             scratch: vec![0; SCRATCH].into(),
         }
@@ -39,7 +43,7 @@ impl Sink {
     /// Queues a datagram.
     pub(super) fn send(&mut self, to: Client, datagram: &[u8]) {
         let bytes = keep(&mut self.arena, datagram);
-        self.datagrams.push((to, bytes.freeze()));
+        self.datagrams.push((to, bytes.freeze(), self.marks));
     }
 }
 
@@ -148,7 +152,8 @@ impl Association {
                     if self.shift > 0 {
                         shift_plaintext(&mut bytes, self.shift);
                     }
-                    sink.datagrams.push((self.client, bytes.freeze()));
+                    sink.datagrams
+                        .push((self.client, bytes.freeze(), sink.marks));
                 }
                 Output::ApplicationData(message) => {
                     let bytes = keep(&mut sink.arena, message);

@@ -307,8 +307,8 @@ impl Associations {
         }
     }
 
-    /// Encrypts a message for a client. False if it has no association, or the message is too long for a record.
-    pub(super) fn send(&mut self, to: Client, parts: [&[u8]; 3]) -> bool {
+    /// Encrypts a message for a client, to be sent with these DSCP and ECN. False if it has no association, or the message is too long for a record.
+    pub(super) fn send(&mut self, to: Client, parts: [&[u8]; 3], marks: u8) -> bool {
         let key = self.by_client.get(&to.five_tuple).copied();
         let Some(key) = key.filter(|key| self.table[*key as usize].stage == Stage::Established)
         else {
@@ -321,7 +321,9 @@ impl Associations {
         if self.message.len() > LARGEST_PLAINTEXT {
             return false;
         }
+        self.sink.marks = marks;
         let step = self.table[key as usize].seal(&self.message, &mut self.sink);
+        self.sink.marks = 0;
         if step == Step::Over {
             let gone = self.remove(key);
             self.ended.push(gone.client);

@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use crate::metrics::Direction;
-use crate::plane::outbox::{Body, Counted};
+use crate::plane::outbox::{Body, Counted, Entry};
 use crate::plane::worker::Worker;
-use crate::turn::{Cause, Client, Family, Now};
+use crate::turn::{Cause, Client, Family, Head, Now};
 
 impl Worker<'_> {
     /// Takes in a datagram that came to a DTLS listener.
@@ -16,17 +16,18 @@ impl Worker<'_> {
         slot: usize,
         datagram: Range<usize>,
     ) {
+        let marks = self.marks(&Body::Slot(slot, datagram.clone()));
         let bytes = &self.inbox.bytes(slot)[datagram];
         self.associations
             .take(now.instant, client, bytes, &mut self.cells.dtls);
-        self.serve_associations(now);
+        self.serve_associations(now, marks);
     }
 
     /// Lets handshakes have their share of a new round.
     pub(in crate::plane) fn begin_dtls_round(&mut self, now: Now) {
         self.associations
             .begin_round(now.instant, &mut self.cells.dtls);
-        self.serve_associations(now);
+        self.serve_associations(now, 0);
     }
 
     /// What is due by time.
@@ -45,14 +46,14 @@ impl Worker<'_> {
     pub(in crate::plane) fn relay_over_dtls(
         &mut self,
         to: Client,
-        head: &[u8],
-        body: &Body,
-        pad: usize,
+        (head, body, pad): (&Head, &Body, usize),
         family: Family,
+        marks: u8,
     ) {
         const PADDING: [u8; 3] = [0; 3];
         let bytes = body.bytes(&self.inbox, &[]);
-        if self.associations.send(to, [head, bytes, &PADDING[..pad]]) {
+        let parts = [head.as_slice(), bytes, &PADDING[..pad]];
+        if self.associations.send(to, parts, marks) {
             let transport = to.five_tuple.transport;
             self.cells
                 .relayed(Direction::ToClient, transport, family, body.len());
@@ -67,16 +68,16 @@ impl Worker<'_> {
             return;
         }
         let mut datagrams = std::mem::take(&mut self.associations.sink.datagrams);
-        for (to, bytes) in datagrams.drain(..) {
+        for (to, bytes, marks) in datagrams.drain(..) {
             let all = 0..bytes.len();
             let entry = self.to_client(to, Body::Shared(bytes, all), Counted::Answer);
-            self.outbox.push(entry);
+            self.outbox.push(Entry { marks, ..entry });
         }
         self.associations.sink.datagrams = datagrams;
     }
 
     /// Gives the machine what associations have received, and tells it of those that are over.
-    fn serve_associations(&mut self, now: Now) {
+    fn serve_associations(&mut self, now: Now, marks: u8) {
         loop {
             for gone in std::mem::take(&mut self.associations.ended) {
                 self.client_gone(now, gone);
@@ -87,7 +88,7 @@ impl Worker<'_> {
             // What came along with a goodbye comes from nobody.
             if self.associations.has(&client.five_tuple) {
                 let all = 0..message.len();
-                self.client_input(now, client, Body::Shared(message, all), 0);
+                self.client_input(now, client, Body::Shared(message, all), marks);
             }
         }
     }

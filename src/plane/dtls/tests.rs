@@ -55,7 +55,7 @@ impl Server {
 
     fn sent(&mut self) -> Vec<Vec<u8>> {
         let datagrams = self.associations.sink.datagrams.drain(..);
-        datagrams.map(|(_, bytes)| bytes.to_vec()).collect()
+        datagrams.map(|(_, bytes, _)| bytes.to_vec()).collect()
     }
 
     fn heard(&mut self) -> Vec<Vec<u8>> {
@@ -174,14 +174,22 @@ fn a_client_connects_and_messages_pass_both_ways() {
     assert_eq!(server.heard(), [b"there"]);
     for length in [1, 1200, LARGEST_PLAINTEXT] {
         let message = vec![9; length];
-        assert!(server.associations.send(peer.client, [b"", &message, b""]));
+        assert!(
+            server
+                .associations
+                .send(peer.client, [b"", &message, b""], 0)
+        );
         let sent = server.sent();
         assert_eq!(sent.len(), 1);
         peer.hears(&sent);
         assert_eq!(peer.heard.pop(), Some(message));
     }
     let too_long = vec![9; LARGEST_PLAINTEXT + 1];
-    assert!(!server.associations.send(peer.client, [b"", &too_long, b""]));
+    assert!(
+        !server
+            .associations
+            .send(peer.client, [b"", &too_long, b""], 0)
+    );
 }
 
 #[test]
