@@ -18,7 +18,10 @@ pub(super) const COOKIE: usize = 32;
 /// The length of a HelloVerifyRequest with its record.
 pub(super) const HELLO_VERIFY_REQUEST: usize = HEADER + MESSAGE_HEADER + 2 + 1 + COOKIE;
 
+/// The length of an alert with its record.
+const ALERT: usize = HEADER + 2;
 const MESSAGE_HEADER: usize = 12;
+const ALERT_TYPE: u8 = 21;
 const CLIENT_HELLO: u8 = 1;
 const HELLO_VERIFY: u8 = 3;
 const DTLS_1_0: [u8; 2] = [0xfe, 0xff];
@@ -36,12 +39,20 @@ pub(super) struct ClientHello<'a> {
     pub(super) message: u16,
     /// What the client drew for this handshake.
     pub(super) random: [u8; 32],
+    version: [u8; 2],
     cookie: Range<usize>,
     suites: Range<usize>,
 }
 
+/// Why a handshake comes to nothing (RFC 5246 §7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    Handshake = 40,
+    ProtocolVersion = 70,
+}
+
 impl<'a> ClientHello<'a> {
-    /// Reads a datagram. Nothing if it is no ClientHello, or one in fragments, of an older version, or malformed.
+    /// Reads a datagram. Nothing if it is no ClientHello, or one in fragments, or malformed.
     pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
         let record = Record::first(bytes)?;
         if record.kind != HANDSHAKE || record.epoch != 0 || record.end != bytes.len() {
@@ -62,8 +73,7 @@ impl<'a> ClientHello<'a> {
         let cookie = reader.vector(1)?;
         let suites = reader.vector(2)?;
         let compressions = reader.vector(1)?;
-        if bytes[version] != DTLS_1_2
-            || session.len() > 32
+        if session.len() > 32
             || suites.is_empty()
             || suites.len() % 2 != 0
             || compressions.is_empty()
@@ -75,6 +85,7 @@ impl<'a> ClientHello<'a> {
             record: record.number,
             message: u16::from_be_bytes([m0, m1]),
             random: *bytes[random].first_chunk()?,
+            version: *bytes[version].first_chunk()?,
             cookie,
             suites,
         })
@@ -83,6 +94,11 @@ impl<'a> ClientHello<'a> {
     /// The cookie that it presents, if it has the length of ours.
     pub(super) fn cookie(&self) -> Option<&'a [u8; COOKIE]> {
         self.bytes[self.cookie.clone()].try_into().ok()
+    }
+
+    /// Whether the client knows DTLS 1.2, or a later version that calls itself so.
+    pub(super) fn is_recent(&self) -> bool {
+        self.version == DTLS_1_2
     }
 
     /// The whole datagram.
@@ -105,6 +121,17 @@ impl<'a> ClientHello<'a> {
             *last ^= 1;
         }
         bytes
+    }
+
+    /// The alert that says that nothing will come of it.
+    pub(super) fn refusal(&self, failure: Failure) -> [u8; ALERT] {
+        const FATAL: u8 = 2;
+        let [.., n0, n1, n2, n3, n4, n5] = self.record.to_be_bytes();
+        let [major, minor] = DTLS_1_0;
+        let why = failure as u8;
+        [
+            ALERT_TYPE, major, minor, 0, 0, n0, n1, n2, n3, n4, n5, 0, 2, FATAL, why,
+        ]
     }
 
     /// The answer that asks for `cookie`. It carries the number of the record that it answers, so that no number is

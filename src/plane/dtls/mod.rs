@@ -1,7 +1,8 @@
 //! TURN over DTLS (RFC 7350): the associations of one worker's datagram clients.
 //!
-//! A stranger costs nothing: a ClientHello without a cookie is answered with a smaller HelloVerifyRequest out of
-//! nothing but its own bytes, and whatever else comes from somebody without an association meets silence (A15).
+//! A stranger costs nothing: a ClientHello without a cookie is answered with a smaller HelloVerifyRequest (or an alert,
+//! if it is too old) out of nothing but its own bytes, and whatever else comes from somebody without an association
+//! meets silence (A15).
 //! Only who has shown that it hears what is sent to its address gets a state, few of them at a time and not for long.
 //! From there on a client is what it is on a stream: without an allocation it is closed after a while, and its
 //! allocation ends with its association.
@@ -31,7 +32,7 @@ use crate::metrics::{DtlsCells, DtlsDrop};
 use crate::turn::{Client, Expiry, FiveTuple};
 use association::{Association, LARGEST_PLAINTEXT, Sink, Stage, Step};
 use cookie::Cookies;
-use hello::{ClientHello, HELLO_VERIFY_REQUEST};
+use hello::{ClientHello, Failure, HELLO_VERIFY_REQUEST};
 use record::{Datagram, HANDSHAKE, Record};
 
 /// An association without an allocation is closed after this long (A31).
@@ -160,6 +161,11 @@ impl Associations {
         if client.five_tuple.client.port() == 0 || hello.bytes().len() < HELLO_VERIFY_REQUEST {
             return cells.dropped(DtlsDrop::Handshake);
         }
+        if !hello.is_recent() {
+            let refusal = hello.refusal(Failure::ProtocolVersion);
+            self.sink.send(client, &refusal);
+            return cells.dropped(DtlsDrop::Handshake);
+        }
         if !self.cookies.check(now, &client.five_tuple, hello) {
             let cookie = self.cookies.issue(now, &client.five_tuple, hello);
             cells.cookies += 1;
@@ -210,6 +216,7 @@ impl Associations {
             return cells.dropped(DtlsDrop::Busy);
         };
         let Some(association) = Association::begin(now, client, hello, &identity) else {
+            self.sink.send(client, &hello.refusal(Failure::Handshake));
             return cells.handshakes.count(false);
         };
         let key = self.table.insert(association) as u32;
@@ -307,7 +314,8 @@ impl Associations {
         }
     }
 
-    /// Encrypts a message for a client, to be sent with these DSCP and ECN. False if it has no association, or the message is too long for a record.
+    /// Encrypts a message for a client, to be sent with these DSCP and ECN. False if it has no association, or the
+    /// message is too long for a record.
     pub(super) fn send(&mut self, to: Client, parts: [&[u8]; 3], marks: u8) -> bool {
         let key = self.by_client.get(&to.five_tuple).copied();
         let Some(key) = key.filter(|key| self.table[*key as usize].stage == Stage::Established)
