@@ -15,9 +15,10 @@ mod wire;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 
+use socket2::{Domain, Protocol, Socket, Type};
 use turnd::plane::RelayAddress;
 use turnd::stun::{Attribute, Class, Icmp, Message, Method, TransactionId, Writer};
 use wire::{Client, Plane, ip};
@@ -85,6 +86,24 @@ fn h1_a_packet_is_fragmented_unless_the_client_forbids_it() {
     );
 }
 
+/// A router's word takes its time: by then, the relay has long sent other packets, which may be cut.
+#[test]
+fn h1_what_is_too_big_is_told_however_late() {
+    behind_a_router("h1_what_is_too_big_is_told_however_late", || {
+        let plane = plane();
+        let mut client = Client::udp(plane.udp);
+        let relayed = dual(&mut client);
+        let peer = address(ECHO);
+        assert_eq!(client.permit(peer).code(), 0);
+        forbid_fragments(&mut client, peer, b"a long one, to be lost at a far router");
+        assert_eq!(client.receive_data().0, peer);
+        client.send_indication(peer, b"another");
+        assert_eq!(client.receive_data(), (peer, b"another".to_vec()));
+        say_too_big(relayed, peer, 1280);
+        assert_eq!(icmp(&client.receive()), Some((peer, too_big(3, 4))));
+    });
+}
+
 /// Routers do not cut packets of IPv6: they say what they take, the client hears of it, and the server itself cuts
 /// the next one, whether the client forbade it or not ([H4]).
 #[test]
@@ -122,13 +141,15 @@ fn plane() -> Plane {
     })
 }
 
-/// An allocation of both families.
-fn dual(client: &mut Client) {
+/// An allocation of both families; its relayed address of IPv4.
+fn dual(client: &mut Client) -> SocketAddr {
     let answer = client.request(Method::ALLOCATE, |writer| {
         writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
         writer.u8(Attribute::ADDITIONAL_ADDRESS_FAMILY, 2);
     });
-    assert_eq!(answer.success().xor_relayed_addresses().count(), 2);
+    let answer = answer.success();
+    assert_eq!(answer.xor_relayed_addresses().count(), 2);
+    answer.xor_relayed_address().unwrap().unwrap()
 }
 
 /// What is said of a packet to `peer`: type, code and data.
@@ -162,6 +183,28 @@ fn icmp(bytes: &[u8]) -> Option<(SocketAddr, Icmp)> {
 
 fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
+}
+
+/// Says what a router would of a datagram between these two: that it is too big for the next link.
+fn say_too_big(from: SocketAddr, to: SocketAddr, mtu: u16) {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.ip(), to.ip()) else {
+        panic!("not IPv4");
+    };
+    let mut message = vec![3, 4, 0, 0, 0, 0];
+    message.extend(mtu.to_be_bytes());
+    // The header of the datagram: 1428 bytes, DF, UDP; then its ports, length and checksum.
+    message.extend([0x45, 0, 0x05, 0x94, 0, 1, 0x40, 0, 64, 17, 0, 0]);
+    message.extend(source.octets().into_iter().chain(destination.octets()));
+    for word in [from.port(), to.port(), 1408, 0] {
+        message.extend(word.to_be_bytes());
+    }
+    let word = |pair: &[u8]| u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+    let sum: u32 = message.chunks(2).map(word).sum();
+    let checksum = !((sum & 0xFFFF) + (sum >> 16)) as u16;
+    message[2..4].copy_from_slice(&checksum.to_be_bytes());
+    let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
+    let host = SocketAddr::new(from.ip(), 0);
+    socket.send_to(&message, &host.into()).unwrap();
 }
 
 /// How many hops packets of the server may take.
@@ -298,7 +341,7 @@ impl Network {
         self.ip('r', "route add unreachable 10.98.3.0/24");
         self.ip('r', "-6 route add unreachable fd98:3::/64");
         let set = "cd /proc/sys/net && echo 1 > ipv4/ip_forward && echo 1 > ipv6/conf/all/forwarding \
-                   && echo 0 > ipv4/icmp_ratelimit && echo 0 > ipv6/icmp/ratelimit";
+                   && echo 0 > ipv4/icmp_ratemask && echo 0 > ipv6/icmp/ratelimit";
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &r, "sh", "-c", set]);
         succeed(&mut command);
