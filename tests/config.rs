@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use turnd::config::{
     self, Config, Host, Loaded, Problem, REFERENCE, Report, Sources, StateDirectory,
 };
-use turnd::turn::{OnExpiry, PasswordAlgorithms, SecretAlgorithm, Transport};
+use turnd::turn::{OnExpiry, PasswordAlgorithms, SecretAlgorithm, TokenAlgorithm, Transport};
 
 // ---- the manual ----
 
@@ -50,6 +50,7 @@ fn what_the_manual_shows_in_comments_is_understood() {
     bench.secret("auth-secret", &"s".repeat(32));
     bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
     bench.secret("nonce-key", &"n".repeat(32));
+    bench.secret("oauth-key", KEY_32);
     bench.certificate("cert.pem", "key.pem", 2040);
     let loaded = bench.good(&bench.at_home(&uncommented(REFERENCE)));
     assert_eq!(
@@ -58,6 +59,7 @@ fn what_the_manual_shows_in_comments_is_understood() {
     );
     assert_eq!(loaded.config.relay.addresses.unwrap().len(), 2);
     assert_eq!(loaded.config.auth.users[0].name, "bot");
+    assert_eq!(loaded.config.auth.oauth.unwrap().keys[0].kid, "k1");
     assert!(loaded.parts.certificate.is_some());
 }
 
@@ -79,6 +81,7 @@ fn what_is_shown_is_read_as_the_same() {
     let bench = Bench::new();
     bench.secret("a b\"c", &"s".repeat(32));
     bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
+    bench.secret("oauth-key", KEY_16);
     bench.certificate("cert.pem", "key.pem", 2040);
     let once = bench.good(EVERYTHING).config;
     assert_eq!(once.auth.on_expiry, OnExpiry::Cut);
@@ -90,6 +93,9 @@ fn what_is_shown_is_read_as_the_same() {
         once.auth.secrets.as_ref().unwrap()[0].algorithm,
         SecretAlgorithm::Sha256
     );
+    let oauth = once.auth.oauth.as_ref().unwrap();
+    assert_eq!(oauth.keys[0].kid, "k\"1");
+    assert_eq!(oauth.keys[0].algorithm, TokenAlgorithm::A128Gcm);
     let listeners = once.listen.as_ref().unwrap();
     assert_eq!(
         once.listen_algorithms,
@@ -124,6 +130,9 @@ const EVERYTHING: &str = "
     nonce_key_file = 'a b\"c'
     on_expiry = 'cut'
     password_algorithms = ['sha256', 'md5']
+    [auth.oauth]
+    server_name = 'turn.example.org'
+    keys = [{ kid = 'k\"1', file = 'oauth-key', algorithm = 'A128GCM' }]
     [limits]
     per_user = 1
     max_lifetime = '30m'
@@ -962,6 +971,81 @@ fn names_are_hidden_only_where_all_can_be_found_by_a_hash() {
 }
 
 #[test]
+fn tokens_are_enough_to_log_in_by() {
+    let bench = Bench::new();
+    bench.secret("k", KEY_32);
+    let text =
+        "[auth.oauth]\nserver_name = 'turn.example.org'\nkeys = [{ kid = 'k1', file = 'k' }]";
+    let loaded = bench.good(text);
+    let third_party = loaded.parts.turn.third_party.as_ref().unwrap();
+    assert_eq!(third_party.server_name(), "turn.example.org");
+    // No secret is made that nobody asked for, and nonces hold all the same.
+    assert!(!loaded.parts.own_secret && loaded.parts.secrets.is_empty());
+    let again = bench.good(text).parts.turn.nonce_keys.clone();
+    assert_eq!(loaded.parts.turn.nonce_keys, again);
+    assert!(!bench.directory.join("state").exists());
+    assert!(bench.good("").parts.turn.third_party.is_none());
+}
+
+#[test]
+fn keys_for_tokens_are_judged() {
+    let bench = Bench::new();
+    bench.secret("k", KEY_32);
+    bench.secret("short", KEY_16);
+    bench.secret("noise", "this is not base64, is it?");
+    bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
+    let many: String = (0..17)
+        .map(|number| format!("{{ kid = 'k{number}', file = 'k' }}, "))
+        .collect();
+    for (keys, key) in [
+        ("", "auth.oauth.server_name"),
+        ("keys = []", "auth.oauth.keys"),
+        ("keys = [{ file = 'k' }]", "auth.oauth.keys[0]"),
+        ("keys = [{ kid = 'k1' }]", "auth.oauth.keys[0]"),
+        (
+            "keys = [{ kid = 'k1', file = 'gone' }]",
+            "auth.oauth.keys[0].file",
+        ),
+        (
+            "keys = [{ kid = 'k1', file = 'short' }]",
+            "auth.oauth.keys[0].file",
+        ),
+        (
+            "keys = [{ kid = 'k1', file = 'noise' }]",
+            "auth.oauth.keys[0].file",
+        ),
+        (
+            "keys = [{ kid = 'k1', file = 'k', algorithm = 'A256CBC-HS512' }]",
+            "auth.oauth.keys[0].algorithm",
+        ),
+        (
+            "keys = [{ kid = '17:k', file = 'k' }]",
+            "auth.oauth.keys[0].kid",
+        ),
+        (
+            "keys = [{ kid = 'bot', file = 'k' }]",
+            "auth.oauth.keys[0].kid",
+        ),
+        (
+            "keys = [{ kid = 'k1', file = 'k' }, { kid = 'k1', file = 'k' }]",
+            "auth.oauth.keys[1].kid",
+        ),
+        (&format!("keys = [{many}]"), "auth.oauth.keys"),
+    ] {
+        let report = bench.bad(&format!(
+            "[auth]\nusers = [{{ name = 'bot', password_file = 'bot' }}]\n[auth.oauth]\nserver_name = 'x'\n{keys}"
+        ));
+        let told = report
+            .errors()
+            .any(|problem| problem.key == key && !problem.remedy.is_empty());
+        assert!(told, "{keys}\n{report}");
+        assert!(!report.to_string().contains("this is not"), "{report}");
+    }
+    let nameless = bench.bad("[auth.oauth]\nkeys = [{ kid = 'k1', file = 'k' }]");
+    assert_eq!(nameless.errors().next().unwrap().key, "auth.oauth.keys");
+}
+
+#[test]
 fn what_needs_a_restart_is_known() {
     let bench = Bench::new();
     let load = |text: &str| bench.good(text).config;
@@ -983,6 +1067,10 @@ fn what_needs_a_restart_is_known() {
 }
 
 // ---- helpers ----
+
+/// Keys of 32 and of 16 bytes, in the two alphabets.
+const KEY_32: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaG_z9_v8";
+const KEY_16: &str = "AAECAwQFBgcICQoL/P3+/w==";
 
 /// A directory of its own for a test, and a host that keeps its state there.
 struct Bench {

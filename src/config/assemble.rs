@@ -72,6 +72,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     }
     let Credentials {
         users,
+        third_party,
         secrets,
         nonce_keys,
         own_secret,
@@ -83,6 +84,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         password_algorithms: config.auth.password_algorithms,
         listener_algorithms: listener_algorithms(&config, &listeners),
         username_anonymity: config.auth.username_anonymity,
+        third_party,
         on_expiry: config.auth.on_expiry,
         software: config
             .server

@@ -180,6 +180,7 @@ impl Assembly<'_> {
         }
         let auth = &self.config.auth;
         let made_up = auth.users.is_empty()
+            || auth.oauth.is_some()
             || auth
                 .secrets
                 .as_ref()

@@ -3,7 +3,7 @@
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::turn::{NonceKey, NonceKeys, SecretAlgorithm, SharedSecret, Users};
+use crate::turn::{NonceKey, NonceKeys, SecretAlgorithm, SharedSecret, ThirdParty, Users};
 
 use super::assemble::Assembly;
 use super::secrets::{self, OWN_SECRET, SHORT_SECRET, Secret, password_weakness};
@@ -17,6 +17,7 @@ const NONCE_KEY_LABEL: &[u8] = b"turnd nonce key, version 1";
 /// What [`Assembly::credentials`] found.
 pub(super) struct Credentials {
     pub(super) users: Users,
+    pub(super) third_party: Option<ThirdParty>,
     pub(super) secrets: Vec<SharedSecret>,
     pub(super) nonce_keys: NonceKeys,
     pub(super) own_secret: bool,
@@ -25,8 +26,13 @@ pub(super) struct Credentials {
 impl Assembly<'_> {
     /// Reads every secret and password. What cannot be used is in the report.
     pub(super) fn credentials(&mut self) -> Credentials {
-        let Auth { secrets, users, .. } = &self.config.auth;
-        let own_secret = secrets.is_none() && users.is_empty();
+        let Auth {
+            secrets,
+            users,
+            oauth,
+            ..
+        } = &self.config.auth;
+        let own_secret = secrets.is_none() && users.is_empty() && oauth.is_none();
         let mut found = Vec::new();
         for source in secrets.iter().flatten() {
             let secret = self.shared_secret(source);
@@ -51,16 +57,19 @@ impl Assembly<'_> {
             }
         }
         self.add_users(&mut table);
-        if secrets.is_empty() && users.is_empty() && !self.report.has_errors() {
+        let (third_party, token_keys) = self.third_party();
+        if secrets.is_empty() && users.is_empty() && oauth.is_none() && !self.report.has_errors() {
             self.error(
                 "auth.secrets",
                 "nobody could log in: there is no secret and no user",
                 "leave the key out to have a secret made, or name one",
             );
         }
-        let nonce_keys = self.nonce_keys(found.iter().map(|(_, _, secret)| secret));
+        let shared = found.iter().map(|(_, _, secret)| secret);
+        let nonce_keys = self.nonce_keys(shared.chain(&token_keys));
         Credentials {
             users: table,
+            third_party,
             secrets,
             nonce_keys,
             own_secret,

@@ -17,6 +17,7 @@ mod discovery;
 mod document;
 mod host;
 mod login;
+mod oauth;
 mod problem;
 mod redirect;
 mod schema;
@@ -34,7 +35,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::plane::{Carry, Listen};
-use crate::turn::{self, Limits, OnExpiry, PasswordAlgorithms, Peers, SecretAlgorithm};
+use crate::turn::{
+    self, Limits, OnExpiry, PasswordAlgorithms, Peers, SecretAlgorithm, TokenAlgorithm,
+};
 
 pub use assemble::{Loaded, Parts, load};
 pub use certificate::{Certificate, CertificateFiles, Stamp};
@@ -136,6 +139,30 @@ pub struct Auth {
     pub password_algorithms: PasswordAlgorithms,
     /// Are clients to hide their names?
     pub username_anonymity: bool,
+    /// Authorization servers that vouch for users, too.
+    pub oauth: Option<OAuth>,
+}
+
+/// `[auth.oauth]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OAuth {
+    /// What tokens are made for.
+    pub server_name: String,
+    /// What they are sealed with.
+    pub keys: Vec<TokenKeySource>,
+}
+
+/// One of `[auth.oauth] keys`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenKeySource {
+    /// The name by which clients refer to it.
+    pub kid: String,
+    /// Where it lies.
+    pub file: SecretFile,
+    /// What it is a key for.
+    pub algorithm: TokenAlgorithm,
+    /// The key that names the file, for messages.
+    pub key: String,
 }
 
 /// One of `[auth] secrets`

@@ -13,8 +13,8 @@ use super::document::{Node, Table, Value};
 use super::problem::Complaint;
 use super::section::{Notes, Section, whole_number};
 use super::{
-    Auth, Config, External, Log, LogFormat, Redirect, Relay, SecretSource, Server, User, tcp_relay,
-    values,
+    Auth, Config, External, Log, LogFormat, OAuth, Redirect, Relay, SecretSource, Server, User,
+    tcp_relay, values,
 };
 
 const TRANSPORTS: [(&str, Transport); 4] = [
@@ -113,7 +113,7 @@ fn server(section: &mut Section<'_>) -> Server {
     }
 }
 
-fn realm(text: &str) -> Result<String, Complaint> {
+pub(super) fn realm(text: &str) -> Result<String, Complaint> {
     let fits = (1..=LONGEST_REALM).contains(&text.len())
         && text
             .chars()
@@ -254,6 +254,7 @@ fn auth(section: &mut Section<'_>) -> Auth {
             .unwrap_or(OnExpiry::Refresh),
         password_algorithms: algorithms,
         username_anonymity: section.flag("username_anonymity").unwrap_or(false),
+        oauth: section.table("oauth", |section| OAuth::read(section, &mut names)),
     }
 }
 
@@ -356,7 +357,7 @@ fn user(section: &mut Section<'_>, names: &mut BTreeSet<String>) -> Option<User>
     })
 }
 
-fn username(text: &str) -> Result<String, Complaint> {
+pub(super) fn username(text: &str) -> Result<String, Complaint> {
     let remedy = "use printable characters, fewer than 509 bytes";
     if text.is_empty() || text.len() > LONGEST_USERNAME || text.chars().any(char::is_control) {
         return Err(Complaint::new("this name cannot be a username", remedy));

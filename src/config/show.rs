@@ -161,7 +161,22 @@ impl Config {
             "on_expiry = \"{on_expiry}\"\npassword_algorithms = [{}]\nusername_anonymity = {}",
             algorithms(auth.password_algorithms),
             auth.username_anonymity
-        )
+        )?;
+        writeln!(f, "\n[auth.oauth]")?;
+        let Some(oauth) = &auth.oauth else {
+            return writeln!(f, "# off");
+        };
+        writeln!(f, "server_name = {}\nkeys = [", text(&oauth.server_name))?;
+        for source in &oauth.keys {
+            writeln!(
+                f,
+                "    {{ kid = {}, file = {}, algorithm = \"{}\" }},",
+                text(&source.kid),
+                secret_file(&source.file),
+                source.algorithm_word()
+            )?;
+        }
+        writeln!(f, "]")
     }
 
     fn show_limits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -31,7 +31,7 @@ impl Server {
         if let Some(id) = self.allocations.find(&request.from.five_tuple) {
             let again = self.allocations.get(id).is_some_and(|existing| {
                 existing.birth.transaction == request.message.transaction_id()
-                    && *existing.owner.username == *user.name
+                    && existing.owner.is(user)
             });
             return if again {
                 self.told(id, request, families)
@@ -43,9 +43,9 @@ impl Server {
         let protocol = requested_protocol(request)?;
         // 4. Nothing to check: the DF bit can be set.
         // 5 to 9
-        let person = self.quotas.owner(request.settings.users.person(user.name));
+        let person = user.person(request, &self.quotas);
         let wanted = Wanted::of(request, person, families)?;
-        let lifetime = request.granted_lifetime(user.expiry)?;
+        let lifetime = request.granted_lifetime(user)?;
         // §21.4
         if peers::is_tunnel(request.from.five_tuple.client.ip()) {
             return Err(Reject::Forbidden);

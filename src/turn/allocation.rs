@@ -10,14 +10,16 @@ use slab::Slab;
 
 use crate::stun::{Key, TransactionId};
 
+use super::authenticate::User;
 use super::channel::Channels;
 use super::connect::Connections;
 use super::expiry::Expiry;
 use super::icmp::IcmpBudget;
 use super::mobility::Mobility;
+use super::oauth::Grant;
 use super::permission::Permissions;
 use super::quota::Claim;
-use super::{Client, Family, FiveTuple, RelayId, ReservationToken, Traffic};
+use super::{Client, Family, FiveTuple, Quotas, RelayId, ReservationToken, Traffic};
 
 /// An allocation (RFC 8656 §6).
 pub(super) struct Allocation {
@@ -57,6 +59,28 @@ pub(super) struct Owner {
     pub(super) settings: u32,
     /// When the credentials expire, by the wall clock.
     pub(super) expiry: u64,
+    /// Of a user whom an access token stands for.
+    pub(super) grant: Option<Box<Grant>>,
+}
+
+impl Owner {
+    /// Whether a request is this user's.
+    pub(super) fn is(&self, user: &User<'_>) -> bool {
+        *self.username == *user.name
+            && match (self.grant.as_deref(), user.grant) {
+                (None, None) => true,
+                (Some(made_with), Some(grant)) => grant.continues(*made_with),
+                (None, Some(_)) | (Some(_), None) => false,
+            }
+    }
+
+    /// Stands for the user, as [`User::number`] does.
+    pub(super) fn number(&self, quotas: &Quotas) -> u64 {
+        match &self.grant {
+            Some(grant) => grant.token,
+            None => quotas.owner(&self.username),
+        }
+    }
 }
 
 /// The request that made an allocation, to know its repetitions by.

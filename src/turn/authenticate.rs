@@ -1,14 +1,15 @@
-//! Long-term credentials (RFC 8489 §9.2.4).
+//! Long-term credentials (RFC 8489 §9.2.4), and tokens in their place (RFC 7635 §7).
 
 use crate::stun::{Attribute, ErrorCode, Integrity, Key, Message, Method, PasswordAlgorithm};
 
-use super::keys::{Mismatch, has_expired};
+use super::keys::{Mismatch, NEVER, has_expired};
 use super::nonce::Origin;
+use super::oauth::Grant;
 use super::offer::Offer;
 use super::request::Request;
 use super::response;
 use super::server::Server;
-use super::{Cause, OnExpiry, Refusal, Verdict};
+use super::{Cause, OnExpiry, Quotas, Refusal, Reply, Verdict};
 
 /// Who sent a request, and how the answer is signed.
 pub(super) struct User<'a> {
@@ -17,6 +18,26 @@ pub(super) struct User<'a> {
     pub(super) integrity: Integrity,
     /// When the credentials expire, by the wall clock.
     pub(super) expiry: u64,
+    /// Of a user whom an access token stands for.
+    pub(super) grant: Option<Grant>,
+}
+
+impl User<'_> {
+    /// Stands for the user: for the one who has this token, if there is one, since the name is not the user's then.
+    pub(super) fn number(&self, quotas: &Quotas) -> u64 {
+        match self.grant {
+            Some(grant) => grant.token,
+            None => quotas.owner(self.name),
+        }
+    }
+
+    /// The same for all credentials of a person, as far as can be told.
+    pub(super) fn person(&self, request: &Request<'_>, quotas: &Quotas) -> u64 {
+        match self.grant {
+            Some(grant) => grant.token,
+            None => quotas.owner(request.settings.users.person(self.name)),
+        }
+    }
 }
 
 /// Why a request has no user, and so what it is answered.
@@ -25,6 +46,8 @@ pub(super) enum Denial {
     Challenge(ErrorCode, Refusal),
     /// 400
     Incomplete(Refusal),
+    /// 420: a token that was not asked for, and nothing else to know the sender by.
+    TokenUnasked,
     /// Nothing.
     Silence(Cause),
 }
@@ -48,23 +71,23 @@ impl Server {
         };
         // 3. Another algorithm than those that were offered with the nonce.
         let origin = self.origin_here(request, nonce);
-        let (algorithm, integrity) = chosen_algorithm(message, origin)?;
+        let third_party = self.is_third_party(request, name);
+        let (algorithm, integrity) = if third_party {
+            (MD5, protection(message, origin)?)
+        } else {
+            chosen_algorithm(message, origin)?
+        };
         let fresh = is_fresh(origin, message.method());
         if !fresh && !self.affords_stranger(request) {
             return Err(Denial::Silence(Cause::ReplyBudget));
         }
         // 4, 5. No such user, or not the user's key.
-        let unauthenticated = |refusal| Denial::Challenge(ErrorCode::UNAUTHENTICATED, refusal);
-        let key = self
-            .verify(request, name, algorithm)
-            .map_err(|mismatch| match mismatch {
-                Mismatch::User => unauthenticated(Refusal::UnknownUser),
-                Mismatch::Integrity => unauthenticated(Refusal::Integrity),
-            })?;
-        let expiry = request.settings.users.expiry(name);
-        if has_expired(expiry, request.now) && judges_expiry(request) {
-            return Err(unauthenticated(Refusal::Expired));
+        let login = match request.access_token() {
+            Some(token) => self.verify_token(request, name, integrity, token),
+            None if third_party => self.verify_granted(request),
+            None => self.verify(request, name, algorithm),
         }
+        .map_err(|refusal| unauthenticated(request, refusal))?;
         // 6. A nonce that is too old or somebody else's.
         if !fresh {
             let refusal = Refusal::StaleNonce;
@@ -72,9 +95,10 @@ impl Server {
         }
         Ok(User {
             name,
-            key,
+            key: login.key,
             integrity,
-            expiry,
+            expiry: login.expiry,
+            grant: login.grant,
         })
     }
 
@@ -113,8 +137,20 @@ impl Server {
                 response::challenge(request, code, refusal, (&nonce, offer), reply)
             }
             Denial::Incomplete(refusal) => response::incomplete(request, refusal, reply),
+            Denial::TokenUnasked => Reply {
+                refusal: Some(Refusal::Token),
+                ..response::not_understood(request, request.unknown_required(), reply)
+            },
             Denial::Silence(cause) => return Verdict::Drop(cause),
         })
+    }
+
+    /// Whether a token stands for the sender: one in the request, or the one that its allocation was made with.
+    fn is_third_party(&self, request: &Request<'_>, name: &[u8]) -> bool {
+        request.access_token().is_some()
+            || self.allocation(request.from).is_some_and(|allocation| {
+                allocation.owner.grant.is_some() && *allocation.owner.username == *name
+            })
     }
 
     /// The key that signed a request: the one its allocation was made with, or one that is looked up.
@@ -126,7 +162,7 @@ impl Server {
         request: &Request<'_>,
         name: &[u8],
         algorithm: PasswordAlgorithm,
-    ) -> Result<Key, Mismatch> {
+    ) -> Result<Login, Refusal> {
         let message = &request.message;
         let known = self
             .allocation(request.from)
@@ -137,11 +173,95 @@ impl Server {
                     && owner.key.algorithm() == algorithm
                     && (self.is_current(owner.settings) || !judges_expiry(request))
             });
-        match known {
-            Some(owner) if message.verify(&owner.key) => Ok(owner.key.clone()),
-            Some(_) => Err(Mismatch::Integrity),
-            None => request.settings.users.verify(message, name, algorithm),
+        let key = match known {
+            Some(owner) if message.verify(&owner.key) => owner.key.clone(),
+            Some(_) => return Err(Refusal::Integrity),
+            None => {
+                let looked_up = request.settings.users.verify(message, name, algorithm);
+                looked_up.map_err(|mismatch| match mismatch {
+                    Mismatch::User => Refusal::UnknownUser,
+                    Mismatch::Integrity => Refusal::Integrity,
+                })?
+            }
+        };
+        let expiry = request.settings.users.expiry(name);
+        if has_expired(expiry, request.now) && judges_expiry(request) {
+            return Err(Refusal::Expired);
         }
+        Ok(Login {
+            key,
+            expiry,
+            grant: None,
+        })
+    }
+
+    /// RFC 7635 §7: the key is in the token, and the token is good.
+    fn verify_token(
+        &self,
+        request: &Request<'_>,
+        kid: &[u8],
+        integrity: Integrity,
+        sealed: &[u8],
+    ) -> Result<Login, Refusal> {
+        let third_party = request.settings.third_party.as_ref();
+        let token = third_party
+            .ok_or(Refusal::Token)?
+            .open(kid, sealed, request.now)?;
+        let key = token.key(integrity).ok_or(Refusal::Token)?;
+        if !request.message.verify(&key) {
+            return Err(Refusal::Integrity);
+        }
+        Ok(Login {
+            key,
+            expiry: NEVER,
+            grant: Some(Grant {
+                token: self.quotas.owner(sealed),
+                life: token.life,
+            }),
+        })
+    }
+
+    /// The key of the token that an allocation was made with, for requests that carry none.
+    fn verify_granted(&self, request: &Request<'_>) -> Result<Login, Refusal> {
+        let owner = self
+            .allocation(request.from)
+            .map(|allocation| &allocation.owner)
+            .filter(|owner| request.message.verify(&owner.key))
+            .ok_or(Refusal::Integrity)?;
+        // A key that has been withdrawn vouches no longer, once that is asked.
+        let third_party = request.settings.third_party.as_ref();
+        if judges_expiry(request)
+            && !third_party.is_some_and(|third_party| third_party.knows(&owner.username))
+        {
+            return Err(Refusal::UnknownUser);
+        }
+        let grant = owner.grant.as_deref().copied();
+        if grant.is_some_and(|grant| grant.life.left(request.now) == 0) {
+            return Err(Refusal::Expired);
+        }
+        Ok(Login {
+            key: owner.key.clone(),
+            expiry: owner.expiry,
+            grant,
+        })
+    }
+}
+
+/// What proved to be a user's.
+struct Login {
+    key: Key,
+    expiry: u64,
+    grant: Option<Grant>,
+}
+
+/// The answer to a request whose sender is not known: 401, but 420 for a token that was not asked for, with which
+/// nobody could ever be known (RFC 7635 §7).
+fn unauthenticated(request: &Request<'_>, refusal: Refusal) -> Denial {
+    let has_token = request.has(Attribute::ACCESS_TOKEN);
+    if has_token && request.settings.third_party.is_none() {
+        Denial::TokenUnasked
+    } else {
+        Denial::Challenge(ErrorCode::UNAUTHENTICATED, refusal)
     }
 }
 
@@ -202,6 +322,24 @@ fn chosen_algorithm(
     } else {
         Err(Denial::Incomplete(Refusal::Algorithm))
     }
+}
+
+/// The integrity of the answer to a request that is signed with the key of a token, for which no algorithm is chosen:
+/// that of the request. A client that knows what was offered is held to it all the same.
+fn protection(message: &Message<'_>, origin: Origin) -> Result<Integrity, Denial> {
+    let sha256 = message.has_sha256_integrity();
+    if let Origin::Ours { offer, .. } = origin {
+        let named = message.password_algorithms();
+        let altered = named.is_some() && named != offer.algorithms.list();
+        if altered || !(sha256 || offer.algorithms.has(MD5)) {
+            return Err(Denial::Incomplete(Refusal::Algorithm));
+        }
+    }
+    Ok(if sha256 {
+        Integrity::Sha256
+    } else {
+        Integrity::Sha1
+    })
 }
 
 /// Whether a nonce is good enough for a request.

@@ -27,7 +27,7 @@ impl Server {
             .chain(unsupported)
             .peekable();
         Verdict::Reply(if unknown.peek().is_some() {
-            response::binding_not_understood(request, unknown, reply)
+            response::not_understood(request, unknown, reply)
         } else {
             response::binding(request, reply)
         })
@@ -43,7 +43,7 @@ fn behaviour(
 ) -> Verdict {
     let mut unknown = request.message.unknown_required().peekable();
     if unknown.peek().is_some() {
-        return Verdict::Reply(response::binding_not_understood(request, unknown, reply));
+        return Verdict::Reply(response::not_understood(request, unknown, reply));
     }
     let Ok(wish) = Wish::of(request) else {
         return Verdict::Reply(response::binding_malformed(request, reply));

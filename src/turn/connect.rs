@@ -99,7 +99,7 @@ impl Server {
             .position(|one| one.id == connect.id && one.asked.is_some())?;
         let asked = list[place].asked.take()?;
 
-        let owner = self.quotas.owner(&allocation.owner.username);
+        let owner = allocation.owner.number(&self.quotas);
         let rules = self.settings.tcp_relay.as_ref();
         let judged = self.settings.peers.judge(connect.peer, relays);
         let outcome = match (established, judged, rules) {
@@ -164,7 +164,7 @@ impl Server {
         let addressee = Addressee {
             relay,
             client: allocation.client,
-            owner: self.quotas.owner(&allocation.owner.username),
+            owner: allocation.owner.number(&self.quotas),
             expires: now.instant + rules.bind_timeout,
         };
         let id = ids
@@ -202,7 +202,7 @@ impl Server {
         }
         let id = request.connection_id()?;
         let claimant = Claimant {
-            owner: self.quotas.owner(user.name),
+            owner: user.number(&self.quotas),
             client: from.client.ip(),
             now: request.now.instant,
         };

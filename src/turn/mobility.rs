@@ -131,7 +131,7 @@ impl Server {
         if at_address == Some(id) && !again {
             return Err((MoveResult::Unchanged, Reject::BadRequest));
         }
-        if *allocation.owner.username != *user.name {
+        if !allocation.owner.is(user) {
             return Err((MoveResult::WrongUser, Reject::WrongCredentials));
         }
         if again {

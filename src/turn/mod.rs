@@ -27,6 +27,7 @@ mod icmp;
 mod keys;
 mod mobility;
 mod nonce;
+mod oauth;
 mod offer;
 mod peers;
 mod permission;
@@ -52,6 +53,7 @@ pub use event::{Allocated, Census, Connect, EndReason, Ended, Event, MoveResult,
 pub use expiry::Expiry;
 pub use five_tuple::{Client, Family, FiveTuple, Path, Transport};
 pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
+pub use oauth::{ThirdParty, TokenAlgorithm, TokenKey};
 pub use offer::{ListenerAlgorithms, PasswordAlgorithms};
 pub use peers::Peers;
 pub use quota::Quotas;

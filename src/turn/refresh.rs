@@ -20,7 +20,7 @@ impl Server {
         let family = request.requested_family(Reject::PeerFamily)?;
         let lifetime = match request.lifetime()? {
             Some(0) => Duration::ZERO,
-            _ => request.granted_lifetime(user.expiry)?,
+            _ => request.granted_lifetime(user)?,
         };
         let allocation = self.allocations.get(id).ok_or(Reject::AllocationMismatch)?;
         let meant = |of| family.is_none_or(|family| family == of);

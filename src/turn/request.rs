@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::stun::{Attribute, ChannelNumber, Malformed, Message};
+use crate::stun::{Attribute, ChannelNumber, Malformed, Message, Method};
 
+use super::authenticate::User;
 use super::response::Reject;
 use super::{Client, ConnectionId, Family, Now, OnExpiry, ReservationToken, Settings, keys};
 
@@ -31,16 +32,18 @@ impl Request<'_> {
     }
 
     /// How long the allocation shall live: what is asked for, within bounds, and no longer than the credentials if
-    /// these end it \[T1\].
-    pub(super) fn granted_lifetime(&self, expiry: u64) -> Result<Duration, Reject> {
+    /// these end it \[T1\]. A token always does (RFC 7635 §9).
+    pub(super) fn granted_lifetime(&self, user: &User<'_>) -> Result<Duration, Reject> {
         let asked = self.lifetime()?.unwrap_or(0);
         let granted = Duration::from_secs(asked.into())
             .max(DEFAULT_LIFETIME)
             .min(self.settings.max_lifetime);
-        Ok(match self.settings.on_expiry {
-            OnExpiry::Cut => granted.min(keys::until_expiry(expiry, self.now)),
-            OnExpiry::New | OnExpiry::Refresh => granted,
-        })
+        let end = match (user.grant, self.settings.on_expiry) {
+            (Some(grant), _) => Duration::from_secs(grant.life.left(self.now)),
+            (None, OnExpiry::Cut) => keys::until_expiry(user.expiry, self.now),
+            (None, OnExpiry::New | OnExpiry::Refresh) => return Ok(granted),
+        };
+        Ok(granted.min(end))
     }
 
     /// The one peer it is about.
@@ -97,6 +100,25 @@ impl Request<'_> {
     /// The ticket of a client that has moved, or the empty one of a client that wants one.
     pub(super) fn mobility_ticket(&self) -> Result<Option<&[u8]>, Reject> {
         optional(self.message.mobility_ticket())
+    }
+
+    /// The access token that it is to be authenticated by, if it has one and may.
+    ///
+    /// RFC 7635 §9 knows of Allocate and Refresh; ConnectionBind comes by a connection of its own, too, where nothing
+    /// else tells whose it is.
+    pub(super) fn access_token(&self) -> Option<&[u8]> {
+        let method = self.message.method();
+        let may = [Method::ALLOCATE, Method::REFRESH, Method::CONNECTION_BIND].contains(&method);
+        (may && self.settings.third_party.is_some())
+            .then(|| self.message.get(Attribute::ACCESS_TOKEN))
+            .flatten()
+    }
+
+    /// What must be understood and is not (RFC 8489 §6.3.1): an access token is where none was asked for (RFC 7635 §7).
+    pub(super) fn unknown_required(&self) -> impl Iterator<Item = Attribute> {
+        let unasked = self.settings.third_party.is_none() && self.has(Attribute::ACCESS_TOKEN);
+        let token = unasked.then_some(Attribute::ACCESS_TOKEN);
+        token.into_iter().chain(self.message.unknown_required())
     }
 
     pub(super) fn has(&self, attribute: Attribute) -> bool {

@@ -115,7 +115,7 @@ pub(super) fn signed(
         Err(reject) => {
             writer.error(reject.code(), reject.code().reason());
             if *reject == Reject::UnknownAttributes {
-                writer.unknown_attributes(request.message.unknown_required());
+                writer.unknown_attributes(request.unknown_required());
             }
             if let Reject::TryAlternate(alternate) = reject {
                 put_alternate(alternate, request, user, &mut writer);
@@ -203,6 +203,12 @@ pub(super) fn challenge(
     if let Some(list) = offer.algorithms.list() {
         writer.bytes(Attribute::PASSWORD_ALGORITHMS, list);
     }
+    if let Some(third_party) = &request.settings.third_party
+        && code == ErrorCode::UNAUTHENTICATED
+    {
+        let name = third_party.server_name().as_bytes();
+        writer.bytes(Attribute::THIRD_PARTY_AUTHORIZATION, name);
+    }
     writer.finish();
     unauthenticated(request, code.0, Some(refusal))
 }
@@ -253,8 +259,8 @@ pub(super) fn behaviour(
     unauthenticated(request, 0, None)
 }
 
-/// The answer to a Binding request with attributes that are not understood (420).
-pub(super) fn binding_not_understood(
+/// The answer to a request that nobody signed, or nobody can have signed, with what is not understood in it (420).
+pub(super) fn not_understood(
     request: &Request<'_>,
     unknown: impl Iterator<Item = Attribute>,
     reply: &mut Vec<u8>,

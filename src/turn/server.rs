@@ -289,7 +289,7 @@ impl Server {
         user: &User<'_>,
         relays: &mut impl Relays,
     ) -> Result<Success, Reject> {
-        if request.message.unknown_required().next().is_some() {
+        if request.unknown_required().next().is_some() {
             return Err(Reject::UnknownAttributes);
         }
         match request.message.method() {
@@ -334,11 +334,8 @@ impl Server {
             .allocations
             .find(&request.from.five_tuple)
             .ok_or(Reject::AllocationMismatch)?;
-        let owner = self
-            .allocations
-            .get(id)
-            .map(|allocation| &*allocation.owner.username);
-        if owner == Some(user.name) {
+        let allocation = self.allocations.get(id);
+        if allocation.is_some_and(|allocation| allocation.owner.is(user)) {
             Ok(id)
         } else {
             Err(Reject::WrongCredentials)
@@ -364,6 +361,7 @@ impl Server {
             key: user.key.clone(),
             settings: self.generation,
             expiry: user.expiry,
+            grant: user.grant.map(Box::new),
         }
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use zeroize::Zeroize;
 
-use super::{ListenerAlgorithms, NatDiscovery, PasswordAlgorithms, Peers, Redirect, Users};
+use super::{
+    ListenerAlgorithms, NatDiscovery, PasswordAlgorithms, Peers, Redirect, ThirdParty, Users,
+};
 
 /// What the machine must be told. Replaced as a whole, never changed in place.
 #[derive(Clone, Debug)]
@@ -21,6 +23,8 @@ pub struct Settings {
     /// Whether clients are to hide their names behind USERHASH (RFC 8489 §9.2.1): good only where every user has a
     /// password of its own, since nobody else is found by a hash.
     pub username_anonymity: bool,
+    /// Which authorization servers may vouch for users, too, if any (RFC 7635).
+    pub third_party: Option<ThirdParty>,
     /// What happens to a running allocation when its credentials expire.
     pub on_expiry: OnExpiry,
     /// Whether allocations may move with their clients (RFC 8016).
@@ -54,6 +58,7 @@ impl Settings {
             password_algorithms: PasswordAlgorithms::Md5,
             listener_algorithms: Vec::new(),
             username_anonymity: false,
+            third_party: None,
             on_expiry: OnExpiry::Refresh,
             mobility: false,
             rfc5766_channels: false,

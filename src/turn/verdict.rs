@@ -178,6 +178,8 @@ labels! {
         UnknownUser = "unknown_user",
         /// The integrity attribute does not verify.
         Integrity = "integrity",
+        /// The access token is not for this server, or not whole.
+        Token = "token",
         /// The credentials have expired.
         Expired = "expired",
         /// The nonce is too old, or was never issued to this client.
