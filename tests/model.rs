@@ -1,5 +1,5 @@
 //! The machine against a model of it that is as naive as can be: lists that are searched from end to end, and every
-//! rule of RFC 8656 written down where it applies. Both are given the same random operations.
+//! rule of RFC 8656 and RFC 8016 written down where it applies. Both are given the same random operations.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
@@ -22,6 +22,8 @@ enum Step {
     Allocate(Who, Option<u32>, Families, Option<bool>),
     /// With a lifetime and a family.
     Refresh(Who, Option<u32>, Option<u8>),
+    /// With one of the tickets that were ever issued.
+    Move(Who, usize),
     Permit(Who, Vec<usize>),
     /// A channel and its peer.
     Bind(Who, u16, usize),
@@ -59,11 +61,22 @@ struct Model {
     deny: bool,
     drain: bool,
     allocations: Vec<Allocation>,
+    /// How many there have been.
+    births: usize,
 }
 
 #[derive(Clone, Debug)]
 struct Allocation {
+    birth: usize,
     client: usize,
+    /// Where the client has moved to, and has not sent data from.
+    next: Option<usize>,
+    /// The client's connection is closed.
+    away: bool,
+    /// How often it has moved.
+    moves: usize,
+    /// Where to it moved last, and until when it may repeat that.
+    last: Option<(usize, u64)>,
     user: usize,
     relays: Vec<Relay>,
     permissions: Vec<(IpAddr, u64)>,
@@ -98,6 +111,8 @@ const PEERS: [&str; 8] = [
     "[2600:1::1]:4000",
     "[fe80::1]:4000",
 ];
+/// The user who asks for tickets.
+const MOBILE: usize = 0;
 const DENIED: &str = "52.1.2.9/32";
 
 impl Model {
@@ -109,6 +124,7 @@ impl Model {
             deny: false,
             drain: false,
             allocations: Vec::new(),
+            births: 0,
         }
     }
 
@@ -143,7 +159,72 @@ impl Model {
     fn of_client(&self, client: usize) -> Option<usize> {
         self.allocations
             .iter()
-            .position(|allocation| allocation.client == client)
+            .position(|allocation| allocation.is_of(client))
+    }
+
+    /// The same, of a client that sends data: it is there now.
+    fn of_sender(&mut self, client: usize) -> Option<usize> {
+        let index = self.of_client(client)?;
+        let allocation = &mut self.allocations[index];
+        if allocation.next == Some(client) {
+            (allocation.client, allocation.next) = (client, None);
+        }
+        Some(index)
+    }
+
+    /// With a ticket that was issued after so many moves of the allocation with this number.
+    fn resume(&mut self, (client, user): Who, birth: usize, moves: usize) -> (u16, u64) {
+        if self.expired(user) && self.on_expiry != OnExpiry::New {
+            return (401, 0);
+        }
+        let at = self.of_client(client);
+        let numbers = &mut self.allocations.iter();
+        let Some(index) = numbers.position(|allocation| allocation.birth == birth) else {
+            return (437, 0);
+        };
+        let allocation = &self.allocations[index];
+        let again = at == Some(index)
+            && moves + 1 == allocation.moves
+            && allocation
+                .last
+                .is_some_and(|(to, until)| to == client && self.now < until);
+        if at == Some(index) && !again {
+            return (400, 0);
+        }
+        if allocation.user != user {
+            return (441, 0);
+        }
+        if !again && (moves != allocation.moves || at.is_some()) {
+            return (437, 0);
+        }
+        let ends = self.now + 600_000;
+        let allocation = &mut self.allocations[index];
+        if !again {
+            allocation.moves += 1;
+            allocation.last = Some((client, self.now + 40_000));
+            if allocation.away {
+                (allocation.client, allocation.away) = (client, false);
+            } else {
+                allocation.next = Some(client);
+            }
+        }
+        for relay in &mut allocation.relays {
+            relay.ends = ends;
+        }
+        (0, 600)
+    }
+
+    fn gone(&mut self, client: usize) {
+        let Some(index) = self.of_client(client) else {
+            return;
+        };
+        let allocation = &mut self.allocations[index];
+        match allocation.next {
+            Some(next) if next == client => allocation.next = None,
+            Some(next) => (allocation.client, allocation.next) = (next, None),
+            None if allocation.user == MOBILE => allocation.away = true,
+            None => drop(self.allocations.remove(index)),
+        }
     }
 
     fn lifetime(&self, user: usize, asked: Option<u32>) -> u64 {
@@ -204,8 +285,14 @@ impl Model {
             assert!(given.iter().all(|relay| relay.port() % 2 == 0));
         }
         let lifetime = self.lifetime(user, asked);
+        self.births += 1;
         self.allocations.push(Allocation {
+            birth: self.births,
             client,
+            next: None,
+            away: false,
+            moves: 0,
+            last: None,
             user,
             relays: given
                 .iter()
@@ -344,8 +431,9 @@ impl Model {
     }
 
     /// From which relay it goes.
-    fn send(&self, client: usize, peer: SocketAddr) -> Option<SocketAddr> {
-        let allocation = &self.allocations[self.of_client(client)?];
+    fn send(&mut self, client: usize, peer: SocketAddr) -> Option<SocketAddr> {
+        let index = self.of_sender(client)?;
+        let allocation = &self.allocations[index];
         let relay = allocation
             .relays
             .iter()
@@ -354,8 +442,13 @@ impl Model {
     }
 
     /// From which relay it goes, and where to.
-    fn channel(&self, client: usize, number: u16) -> Option<(SocketAddr, SocketAddr)> {
-        let allocation = &self.allocations[self.of_client(client)?];
+    fn channel(&mut self, client: usize, number: u16) -> Option<(SocketAddr, SocketAddr)> {
+        // Not even ChannelData; one of RFC 5766 is, though never bound.
+        if number < 0x4000 {
+            return None;
+        }
+        let index = self.of_sender(client)?;
+        let allocation = &self.allocations[index];
         let (_, peer, _) = allocation
             .channels
             .iter()
@@ -374,7 +467,7 @@ impl Model {
             .iter()
             .find(|allocation| allocation.relays.iter().any(|open| open.address == relay))?;
         let channel = allocation.channels.iter().find(|(_, to, _)| *to == peer);
-        (Self::admits(allocation, peer))
+        (Self::admits(allocation, peer) && !allocation.away)
             .then_some((allocation.client, channel.map(|found| found.0)))
     }
 
@@ -401,6 +494,12 @@ impl Model {
     }
 }
 
+impl Allocation {
+    fn is_of(&self, client: usize) -> bool {
+        self.client == client && !self.away || self.next == Some(client)
+    }
+}
+
 /// The machine and its users beside the model.
 struct Pair {
     turn: Turn,
@@ -410,6 +509,8 @@ struct Pair {
     relays: Vec<SocketAddr>,
     /// By client address: when it was issued, and what it is.
     nonces: HashMap<IpAddr, (u64, Vec<u8>)>,
+    /// Every ticket there ever was: of which allocation, after how many moves.
+    tickets: Vec<(usize, usize, Vec<u8>)>,
     reached: Reached,
 }
 
@@ -423,6 +524,11 @@ struct Reached {
     heard_in_channel: usize,
     /// Dual allocations of which one half was left.
     halves: usize,
+    moves: usize,
+    repetitions: usize,
+    /// Data that moved what they were the first of, and data to those who were away.
+    arrivals: usize,
+    missed: usize,
 }
 
 impl Pair {
@@ -433,6 +539,7 @@ impl Pair {
             model: Model::new(on_expiry),
             relays: Vec::new(),
             nonces: HashMap::new(),
+            tickets: Vec::new(),
             reached: Reached::default(),
         }
     }
@@ -471,6 +578,7 @@ impl Pair {
                 self.allocate(who, lifetime, families, even);
             }
             Step::Refresh(who, lifetime, family) => self.refresh(who, lifetime, family),
+            Step::Move(who, ticket) => self.resume(who, ticket),
             Step::Permit(who, ref peers) => self.permit(who, peers),
             Step::Bind(who, number, peer) => self.bind(who, number, peer),
             Step::Send(client, peer) => self.send(client, peer),
@@ -480,8 +588,7 @@ impl Pair {
             Step::Gone(client) => {
                 let (server, relays) = (&mut self.turn.server, &mut self.turn.relays);
                 server.client_gone(self.turn.now, way(client), relays);
-                let allocations = &mut self.model.allocations;
-                allocations.retain(|allocation| allocation.client != client);
+                self.model.gone(client);
             }
             Step::Reload(deny) => {
                 let on_expiry = self.model.on_expiry;
@@ -568,6 +675,9 @@ impl Pair {
             if let Some(reserve) = even {
                 writer.even_port(reserve);
             }
+            if who.1 == MOBILE {
+                writer.flag(Attribute::MOBILITY_TICKET);
+            }
         });
         let message = answer.message();
         let given: Vec<_> = message
@@ -577,6 +687,44 @@ impl Pair {
         self.relays.extend(&given);
         let expected = self.model.allocate(who, lifetime, families, even, &given);
         assert_eq!(outcome(&answer), expected);
+        let ticket = message.mobility_ticket().map(|ticket| ticket.unwrap());
+        assert_eq!(ticket.is_some(), answer.code() == 0 && who.1 == MOBILE);
+        let ticket = ticket.map(|ticket| (self.model.births, 0, ticket.to_vec()));
+        self.tickets.extend(ticket);
+    }
+
+    /// The newest tickets have the smallest numbers.
+    fn resume(&mut self, who: Who, number: usize) {
+        let count = self.tickets.len();
+        if count == 0 {
+            return;
+        }
+        let (birth, moves, ticket) = self.tickets[count - 1 - number % count].clone();
+        let answer = self.ask(who, Method::REFRESH, |writer| {
+            writer.bytes(Attribute::MOBILITY_TICKET, &ticket);
+        });
+        let expected = self.model.resume(who, birth, moves);
+        assert_eq!(outcome(&answer), expected);
+        if expected.0 != 0 {
+            return;
+        }
+        let next = answer
+            .message()
+            .mobility_ticket()
+            .unwrap()
+            .unwrap()
+            .to_vec();
+        assert!(self.tickets.iter().all(|(_, _, old)| *old != next));
+        if self
+            .tickets
+            .iter()
+            .any(|old| (old.0, old.1) == (birth, moves + 1))
+        {
+            self.reached.repetitions += 1;
+        } else {
+            self.reached.moves += 1;
+        }
+        self.tickets.push((birth, moves + 1, next));
     }
 
     fn send(&mut self, client: usize, peer: usize) {
@@ -597,6 +745,7 @@ impl Pair {
             other => panic!("{other:?}"),
         };
         self.reached.sent += usize::from(sent.is_some());
+        self.reached.arrivals += self.arrivals(client);
         assert_eq!(sent, self.model.send(client, peer));
     }
 
@@ -614,6 +763,7 @@ impl Pair {
             other => panic!("{other:?}"),
         };
         self.reached.sent_in_channel += usize::from(sent.is_some());
+        self.reached.arrivals += self.arrivals(client);
         assert_eq!(sent, self.model.channel(client, number));
     }
 
@@ -649,7 +799,11 @@ impl Pair {
                 Some((client, channel))
             }
             Verdict::Drop(cause) => {
-                assert!(matches!(cause, Cause::NoPermission | Cause::UnknownRelay));
+                self.reached.missed += usize::from(cause == Cause::ClientAway);
+                assert!(matches!(
+                    cause,
+                    Cause::NoPermission | Cause::UnknownRelay | Cause::ClientAway
+                ));
                 None
             }
             other => panic!("{other:?}"),
@@ -660,6 +814,14 @@ impl Pair {
             None => {}
         }
         assert_eq!(heard, self.model.hear(relay, peer));
+    }
+
+    /// How many allocations are moved by data of a client: one or none.
+    fn arrivals(&self, client: usize) -> usize {
+        let allocations = self.model.allocations.iter();
+        allocations
+            .filter(|allocation| allocation.next == Some(client))
+            .count()
     }
 
     /// One of the peers, or one of the relays that are open.
@@ -728,6 +890,7 @@ impl Pair {
 }
 
 fn change(settings: &mut Settings, on_expiry: OnExpiry, deny: bool) {
+    settings.mobility = true;
     settings.on_expiry = on_expiry;
     settings.limits.per_user = PER_USER as u32;
     settings.limits.total = TOTAL as u32;
@@ -788,6 +951,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(who, lifetime, families, even)| Step::Allocate(who, lifetime, families, even)),
         4 => (who.clone(), prop_oneof![2 => lifetime, 1 => Just(Some(0))], family)
             .prop_map(|(who, lifetime, family)| Step::Refresh(who, lifetime, family)),
+        8 => (who.clone(), prop_oneof![5 => 0usize..2, 1 => 0usize..9])
+            .prop_map(|(who, ticket)| Step::Move(who, ticket)),
         6 => (who.clone(), prop::collection::vec(peer.clone(), 0..4))
             .prop_map(|(who, peers)| Step::Permit(who, peers)),
         6 => (who, number.clone(), peer.clone())
@@ -796,7 +961,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (client.clone(), number).prop_map(|(client, number)| Step::Channel(client, number)),
         10 => (0usize..8, peer).prop_map(|(relay, peer)| Step::Hear(relay, peer)),
         3 => (milliseconds, any::<bool>()).prop_map(|(length, timeouts)| Step::Wait(length, timeouts)),
-        1 => client.prop_map(Step::Gone),
+        2 => client.prop_map(Step::Gone),
         1 => any::<bool>().prop_map(Step::Reload),
         1 => prop::bool::weighted(0.2).prop_map(Step::Drain),
     ]
@@ -828,7 +993,7 @@ fn the_steps_reach_what_they_are_for() {
     let mut runner = TestRunner::deterministic();
     let mut reached = Reached::default();
     for on_expiry in [OnExpiry::New, OnExpiry::Refresh, OnExpiry::Cut] {
-        for _ in 0..40 {
+        for _ in 0..60 {
             let steps = prop::collection::vec(step(), 100..101);
             let mut pair = Pair::new(on_expiry);
             pair.reached = reached;
@@ -849,4 +1014,11 @@ fn the_steps_reach_what_they_are_for() {
     ];
     assert!(least.iter().all(|&count| count >= 50), "{reached:?}");
     assert!(reached.halves >= 5, "{reached:?}");
+    let moved = [
+        reached.moves,
+        reached.repetitions,
+        reached.arrivals,
+        reached.missed,
+    ];
+    assert!(moved.iter().all(|&count| count >= 20), "{reached:?}");
 }

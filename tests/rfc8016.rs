@@ -12,8 +12,8 @@ use proptest::test_runner::{Config, TestRunner};
 use support::*;
 use turnd::stun::{Attribute, Method};
 use turnd::turn::{
-    Cause, Client, EndReason, Event, Limits, MoveResult, Server, TicketKey, Transport, Verdict,
-    WorkerId,
+    Cause, Client, EndReason, Event, Limits, MoveResult, Server, TcpRelay, TicketKey, Transport,
+    Verdict, WorkerId,
 };
 
 const HOME: &str = "198.51.100.1:1000";
@@ -141,6 +141,25 @@ fn s8016_2_405_where_mobility_is_off_and_400_for_a_ticket_in_allocate() {
         assert_eq!(answer.code(), code, "{on} {put:?}");
         assert_eq!(turn.quotas.total(), u32::from(code == 0));
     }
+}
+
+/// RFC 8016 is silent about TCP allocations (RFC 6062): they do not move.
+#[test]
+fn s8016_1_no_ticket_for_a_tcp_allocation() {
+    let mut turn = Turn::with(|settings| {
+        settings.mobility = true;
+        settings.tcp_relay = Some(TcpRelay::default());
+    });
+    let mut ann = ann().at(client(HOME, Transport::Tcp));
+    let answer = ann.ask(&mut turn, Method::ALLOCATE, |writer| {
+        writer
+            .u8(Attribute::REQUESTED_TRANSPORT, 6)
+            .flag(Attribute::MOBILITY_TICKET);
+    });
+    assert_eq!(answer.code(), 0);
+    assert!(!answer.has(Attribute::MOBILITY_TICKET));
+    gone(&mut turn, ann.client);
+    assert!(turn.server.is_empty());
 }
 
 #[test]
@@ -368,6 +387,10 @@ fn s8016_4_a_client_that_breaks_before_it_makes_finds_all_in_place() {
     // The close of the first connection, told late.
     gone(&mut turn, ann.client);
     assert_eq!(heard_at(&mut turn), Ok(back.client));
+    // A repetition is one only while the client is there: afterwards the ticket has been used.
+    gone(&mut turn, back.client);
+    assert_eq!(resume(&mut turn, &mut back, &ticket).code(), 437);
+    assert_eq!(heard_at(&mut turn), Err(Cause::ClientAway));
 }
 
 #[test]
@@ -676,10 +699,13 @@ fn s8016_5_another_machine_knows_whose_ticket_it_is() {
         .server
         .note_elsewhere(now, five_tuple, WorkerId(1));
     let indication = send_indication(pair.turn.id(), PEER, b"data");
-    let binding = request_of(&mut pair.turn, Method::BINDING);
-    for bytes in [&data, &indication, &binding, &request] {
+    let permit = request_of(&mut pair.turn, Method::CREATE_PERMISSION);
+    for bytes in [&data, &indication, &permit, &request] {
         assert_eq!(pair.elsewhere(moved.client, bytes), WorkerId(1));
     }
+    // Binding is nobody's in particular.
+    let binding = request_of(&mut pair.turn, Method::BINDING);
+    assert_eq!(pair.turn.answered(moved.client, &binding).code(), 0);
     assert_eq!(pair.turn.silent(ann.client, &data), Cause::NoAllocation);
     let garbage = pair.turn.silent(moved.client, b"\xff garbage");
     assert_eq!(garbage, Cause::NotTurn);

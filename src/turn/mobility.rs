@@ -127,8 +127,9 @@ impl Server {
             .and_then(|allocation| Some((allocation, allocation.mobility.as_deref()?)))
             .filter(|(_, mobility)| mobility.secret == ticket.secret)
             .ok_or((MoveResult::NoAllocation, Reject::AllocationMismatch))?;
-        let again = mobility.repeats(ticket.serial, &from, request.now);
-        if at_address == Some(id) && !again {
+        let is_there = at_address == Some(id);
+        let again = is_there && mobility.repeats(ticket.serial, &from, request.now);
+        if is_there && !again {
             return Err((MoveResult::Unchanged, Reject::BadRequest));
         }
         if !allocation.owner.is(user) {

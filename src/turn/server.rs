@@ -246,7 +246,9 @@ impl Server {
         if !has_way_back(from, relays) {
             return Verdict::Drop(Cause::NoWayBack);
         }
-        if let Some(worker) = self.elsewhere(now, &from.five_tuple) {
+        if message.method() != Method::BINDING
+            && let Some(worker) = self.elsewhere(now, &from.five_tuple)
+        {
             return Verdict::Elsewhere(worker);
         }
         // What is overdue does not count any more, even if the timeout comes late.
