@@ -73,14 +73,15 @@ pub(super) struct Offer {
 impl Offer {
     /// The offer to a client, by where it comes in.
     pub(super) fn to(five_tuple: &FiveTuple, settings: &Settings) -> Self {
-        let mut fitting = settings
+        let fitting = settings
             .listener_algorithms
             .iter()
             .filter(|listener| listener.is_at(five_tuple));
-        let exact = fitting
-            .clone()
-            .find(|listener| !listener.address.ip().is_unspecified());
-        let algorithms = exact.or_else(|| fitting.next());
+        // The kernel, too, prefers the listener with the address to the one with the wildcard.
+        let algorithms = fitting.min_by_key(|listener| {
+            let wildcard = listener.address.ip().is_unspecified();
+            (wildcard, listener.transport != five_tuple.transport)
+        });
         Self {
             algorithms: algorithms
                 .map_or(settings.password_algorithms, |listener| listener.algorithms),
@@ -217,6 +218,7 @@ mod tests {
         assert_eq!(at(Transport::Udp, "192.0.2.2:3479"), EVERY[0]);
         assert_eq!(at(Transport::Tcp, "192.0.2.1:3478"), EVERY[0]);
         assert_eq!(at(Transport::Udp, "[2001:db8::1]:3478"), EVERY[0]);
+        assert_eq!(at(Transport::Tcp, "[2001:db8::1]:5349"), EVERY[1]);
         assert_eq!(at(Transport::Tls, "[2001:db8::1]:5349"), EVERY[2]);
         assert_eq!(at(Transport::Tls, "192.0.2.1:5349"), EVERY[0]);
         assert_eq!(at(Transport::Tcp, "192.0.2.1:443"), EVERY[1]);
