@@ -115,6 +115,7 @@ const EVERYTHING: &str = "
     [server]
     realm = 'turn.example.org'
     software = true
+    rfc3489 = true
     workers = 3
     drain_timeout = '1h30m'
     [[listen]]

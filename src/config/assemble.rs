@@ -92,6 +92,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
             .then(|| concat!("turnd ", env!("CARGO_PKG_VERSION")).to_owned()),
         mobility: config.server.mobility,
         rfc5766_channels: config.server.rfc5766_channels,
+        rfc3489: config.server.rfc3489,
         unasked_ipv6: config.relay.unasked_ipv6,
         max_lifetime: config.max_lifetime,
         limits: Limits {

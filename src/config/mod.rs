@@ -94,6 +94,8 @@ pub struct Server {
     pub mobility: bool,
     /// May clients bind the channel numbers that RFC 8656 took away?
     pub rfc5766_channels: bool,
+    /// Are clients of RFC 3489 told their addresses?
+    pub rfc3489: bool,
     /// Threads; `None`: one for each core.
     pub workers: Option<NonZeroUsize>,
     /// How long SIGTERM waits for calls to end.

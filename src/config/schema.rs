@@ -104,6 +104,7 @@ fn server(section: &mut Section<'_>) -> Server {
         software: section.flag("software").unwrap_or(false),
         mobility: section.flag("mobility").unwrap_or(false),
         rfc5766_channels: section.flag("rfc5766_channels").unwrap_or(false),
+        rfc3489: section.flag("rfc3489").unwrap_or(false),
         workers: section.value("workers", workers).unwrap_or(None),
         drain_timeout: section
             .parsed("drain_timeout", |text| {

@@ -58,6 +58,7 @@ impl Config {
             server.mobility,
             server.rfc5766_channels
         )?;
+        writeln!(f, "rfc3489 = {}", server.rfc3489)?;
         match server.workers {
             Some(number) => writeln!(f, "workers = {number}")?,
             None => writeln!(f, "workers = \"auto\"")?,

@@ -218,6 +218,16 @@ pub struct ChangeRequest {
     pub port: bool,
 }
 
+impl ChangeRequest {
+    pub(super) fn read(value: &[u8]) -> Option<Self> {
+        let flags = u32::from_be_bytes(value.try_into().ok()?);
+        Some(Self {
+            ip: flags & 4 != 0,
+            port: flags & 2 != 0,
+        })
+    }
+}
+
 /// ADDRESS-ERROR-CODE (RFC 8656 §18.12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AddressError<'a> {
@@ -320,11 +330,8 @@ mod shape {
         })
     }
 
-    pub(super) fn change_request(value: &[u8], id: TransactionId) -> Option<ChangeRequest> {
-        u32(value, id).map(|flags| ChangeRequest {
-            ip: flags & 4 != 0,
-            port: flags & 2 != 0,
-        })
+    pub(super) fn change_request(value: &[u8], _: TransactionId) -> Option<ChangeRequest> {
+        ChangeRequest::read(value)
     }
 
     pub(super) fn icmp(value: &[u8], id: TransactionId) -> Option<Icmp> {

@@ -36,6 +36,7 @@
 mod address;
 mod attribute;
 mod channel_data;
+mod classic;
 mod error_code;
 mod fingerprint;
 pub mod framing;
@@ -47,6 +48,7 @@ mod writer;
 
 pub use attribute::{AddressError, Attribute, ChangeRequest, Icmp};
 pub use channel_data::{ChannelData, ChannelNumber};
+pub use classic::ClassicMessage;
 pub use error_code::ErrorCode;
 pub use integrity::{Integrity, Key, PasswordAlgorithm, userhash};
 pub use message::{Attributes, Malformed, Message, ParseError, TransactionId};

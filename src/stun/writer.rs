@@ -28,10 +28,22 @@ pub struct Writer<'b> {
 impl<'b> Writer<'b> {
     /// Begins a message.
     pub fn new(buffer: &'b mut Vec<u8>, class: Class, method: Method, id: TransactionId) -> Self {
+        Self::begin(buffer, method.kind(class), MAGIC_COOKIE, id)
+    }
+
+    /// Begins a message of RFC 3489, which has a longer id and no magic cookie. In such a message there are no XORed
+    /// addresses.
+    pub fn classic(buffer: &'b mut Vec<u8>, class: Class, method: Method, id: [u8; 16]) -> Self {
+        let [c0, c1, c2, c3, rest @ ..] = id;
+        let id = TransactionId(rest);
+        Self::begin(buffer, method.kind(class), [c0, c1, c2, c3], id)
+    }
+
+    fn begin(buffer: &'b mut Vec<u8>, kind: u16, cookie: [u8; 4], id: TransactionId) -> Self {
         let start = buffer.len();
-        buffer.extend_from_slice(&method.kind(class).to_be_bytes());
+        buffer.extend_from_slice(&kind.to_be_bytes());
         buffer.extend_from_slice(&[0, 0]);
-        buffer.extend_from_slice(&MAGIC_COOKIE);
+        buffer.extend_from_slice(&cookie);
         buffer.extend_from_slice(&id.0);
         Self {
             buffer,

@@ -17,7 +17,7 @@ impl Server {
         if !self.pay_for_stranger(request) {
             return Verdict::Drop(Cause::ReplyBudget);
         }
-        if let Some(place) = Place::of(&self.discovery, request) {
+        if let Some(place) = Place::of(&self.discovery, &request.from.five_tuple) {
             return behaviour(request, place, relays, reply);
         }
         let unsupported = discovery::unsupported(request);

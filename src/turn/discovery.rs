@@ -10,8 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::stun::{Attribute, ChangeRequest, Malformed};
 
-use super::Transport;
 use super::request::Request;
+use super::{FiveTuple, Transport};
 
 /// An address of this host, and what the world knows it by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,8 +70,7 @@ pub(super) struct Place<'a> {
 
 impl<'a> Place<'a> {
     /// Where a request came in, if that is one of the four places: Da and Dp.
-    pub(super) fn of(all: &'a [NatDiscovery], request: &Request<'_>) -> Option<Self> {
-        let five_tuple = &request.from.five_tuple;
+    pub(super) fn of(all: &'a [NatDiscovery], five_tuple: &FiveTuple) -> Option<Self> {
         if five_tuple.transport != Transport::Udp {
             return None;
         }

@@ -17,6 +17,7 @@ mod allocation;
 mod authenticate;
 mod binding;
 mod channel;
+mod classic;
 mod connect;
 mod discovery;
 mod elsewhere;

@@ -1,4 +1,4 @@
-//! What becomes of a request, and the only code that writes answers.
+//! What becomes of a request, and the only code that writes answers (but for those to RFC 3489, in `classic`).
 
 use std::net::SocketAddr;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 
-use crate::stun::{Class, Kind, Message, Method};
+use crate::stun::{Class, Kind, Message, Method, ParseError};
 
 use super::allocation::{Allocation, AllocationId, Allocations, Owner};
 use super::authenticate::User;
@@ -131,8 +131,12 @@ impl Server {
         match Kind::of(bytes) {
             Kind::ChannelData => self.channel_data(now, from, bytes),
             Kind::Stun => {
-                let Ok(message) = Message::parse(bytes) else {
-                    return Verdict::Drop(Cause::Malformed);
+                let message = match Message::parse(bytes) {
+                    Ok(message) => message,
+                    Err(ParseError::Cookie) => {
+                        return self.classic(now, from, bytes, relays, reply);
+                    }
+                    Err(_) => return Verdict::Drop(Cause::Malformed),
                 };
                 match (message.class(), message.method()) {
                     (Class::Indication, Method::SEND) => self.send(now, from, &message),
@@ -435,11 +439,15 @@ impl Server {
 
     /// The same, and takes it from the budget. A proven address is no forgery.
     pub(super) fn pay_for_stranger(&mut self, request: &Request<'_>) -> bool {
-        let five_tuple = &request.from.five_tuple;
-        five_tuple.transport.proves_address()
-            || self
-                .budget
-                .take(five_tuple.client.ip(), request.now.instant)
+        self.pay_for(request.from, request.now)
+    }
+
+    /// The same, for one who sent no request of today's STUN.
+    pub(super) fn pay_for(&mut self, from: Client, now: Now) -> bool {
+        let FiveTuple {
+            transport, client, ..
+        } = from.five_tuple;
+        transport.proves_address() || self.budget.take(client.ip(), now.instant)
     }
 
     pub(super) fn max_lifetime(&self) -> Duration {

@@ -31,6 +31,8 @@ pub struct Settings {
     pub mobility: bool,
     /// Whether clients may bind the channel numbers 0x5000 to 0x7FFF, which RFC 8656 took away from RFC 5766.
     pub rfc5766_channels: bool,
+    /// Whether Binding requests of RFC 3489 are answered over UDP, which have no magic cookie.
+    pub rfc3489: bool,
     /// Whether those who name no family are given IPv6 where there is no IPv4. RFC 8656 §7.2 wants 440 then.
     pub unasked_ipv6: bool,
     /// SOFTWARE of authenticated answers to Allocate and Refresh. At most 127 characters.
@@ -62,6 +64,7 @@ impl Settings {
             on_expiry: OnExpiry::Refresh,
             mobility: false,
             rfc5766_channels: false,
+            rfc3489: false,
             unasked_ipv6: false,
             software: None,
             max_lifetime: Duration::from_secs(3600),
