@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
+pub(crate) mod dtls;
+
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -132,6 +134,7 @@ fn free_port(ip: IpAddr) -> SocketAddr {
 pub(crate) enum Link {
     Udp(UdpSocket),
     Tcp(TcpStream, Vec<u8>),
+    Dtls(Box<dtls::Association>),
 }
 
 /// A client with credentials.
@@ -161,7 +164,12 @@ impl Client {
         Self::new(Link::Tcp(stream, Vec::new()))
     }
 
-    fn new(link: Link) -> Self {
+    pub(crate) fn dtls(server: SocketAddr) -> Self {
+        let association = dtls::Association::connect(server);
+        Self::new(Link::Dtls(Box::new(association)))
+    }
+
+    pub(crate) fn new(link: Link) -> Self {
         let key = Key::md5(USER.as_bytes(), b"turnd", PASSWORD.as_bytes());
         Self {
             link,
@@ -273,6 +281,7 @@ impl Client {
         match &mut self.link {
             Link::Udp(socket) => assert_eq!(socket.send(bytes).unwrap(), bytes.len()),
             Link::Tcp(stream, _) => stream.write_all(bytes).unwrap(),
+            Link::Dtls(association) => association.send(bytes),
         }
     }
 
@@ -319,15 +328,17 @@ impl Client {
         self.set_timeout(PATIENCE);
     }
 
-    pub(crate) fn set_timeout(&self, timeout: Duration) {
-        match &self.link {
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
+        match &mut self.link {
             Link::Udp(socket) => socket.set_read_timeout(Some(timeout)).unwrap(),
             Link::Tcp(stream, _) => stream.set_read_timeout(Some(timeout)).unwrap(),
+            Link::Dtls(association) => association.set_timeout(timeout),
         }
     }
 
     pub(crate) fn try_receive(&mut self) -> Option<Vec<u8>> {
         match &mut self.link {
+            Link::Dtls(association) => association.try_receive(),
             Link::Udp(socket) => {
                 let mut buffer = vec![0; 65_536];
                 let length = socket.recv(&mut buffer).ok()?;
