@@ -202,6 +202,7 @@ mod tests {
         settings.listener_algorithms = vec![
             listener(Transport::Udp, "0.0.0.0:3478", EVERY[1]),
             listener(Transport::Udp, "192.0.2.1:3478", EVERY[2]),
+            listener(Transport::Tcp, "[::]:5349", EVERY[1]),
             listener(Transport::Tls, "[::]:0", EVERY[2]),
             listener(Transport::Tcp, "192.0.2.1:443", EVERY[1]),
         ];
@@ -223,6 +224,6 @@ mod tests {
         assert_eq!(at(Transport::Tls, "192.0.2.1:5349"), EVERY[0]);
         assert_eq!(at(Transport::Tcp, "192.0.2.1:443"), EVERY[1]);
         assert_eq!(at(Transport::Tls, "192.0.2.1:443"), EVERY[1]);
-        assert_eq!(at(Transport::Tcp, "[2001:db8::1]:5349"), EVERY[0]);
+        assert_eq!(at(Transport::Tcp, "[2001:db8::1]:5350"), EVERY[0]);
     }
 }
