@@ -33,7 +33,7 @@ pub(crate) fn checks_that_cannot_fail(
         .iter()
         .flat_map(|statement| statement.proofs.iter().map(|proof| (statement.id, proof)))
         .filter_map(|(id, proof)| match proof {
-            Proof::Seen(check) => Some((id, *check)),
+            Proof::Seen(check) | Proof::Waiting(check) => Some((id, *check)),
             Proof::Test(_) | Proof::Refused(_) => None,
         })
         .collect();
@@ -149,7 +149,9 @@ impl Fake {
             udp6: Some(self.address),
             tcp: Some(self.address),
             tls: Some(self.address),
+            dtls: Some(self.address),
             others: vec![self.address],
+            discovery: Some([self.address; 2]),
         };
         Ground {
             full: server.clone(),

@@ -38,8 +38,11 @@ pub(crate) struct Server {
     pub(crate) udp6: Option<SocketAddr>,
     pub(crate) tcp: Option<SocketAddr>,
     pub(crate) tls: Option<SocketAddr>,
+    pub(crate) dtls: Option<SocketAddr>,
     /// More addresses for UDP, of this host and of the same server.
     pub(crate) others: Vec<SocketAddr>,
+    /// Where clients find out about their NATs: two addresses with different ports, that tell of each other.
+    pub(crate) discovery: Option<[SocketAddr; 2]>,
 }
 
 /// Whom the server knows.
@@ -87,6 +90,7 @@ impl Ground {
             Transport::Udp => server.udp,
             Transport::Tcp => server.tcp,
             Transport::Tls => server.tls,
+            Transport::Dtls => server.dtls,
         };
         let address =
             address.ok_or_else(|| Trouble::Absent(format!("no {transport:?} listener")))?;

@@ -10,7 +10,7 @@
 //! | variable | |
 //! |---|---|
 //! | `TURND_CONFORMANCE_SERVER` | its address and port, for UDP and TCP |
-//! | `TURND_CONFORMANCE_TLS` | the same, for TLS |
+//! | `TURND_CONFORMANCE_TLS`, `TURND_CONFORMANCE_DTLS` | the same, for TLS and DTLS |
 //! | `TURND_CONFORMANCE_SECRET` | the shared secret of time-limited credentials, or |
 //! | `TURND_CONFORMANCE_USER`, `TURND_CONFORMANCE_PASSWORD` | a user |
 //! | `TURND_CONFORMANCE_PEER` | an address of this host that the server reaches; that which leads to it if not given |
@@ -19,11 +19,10 @@
 //!
 //! The dialogues can fail: they are also held with servers that are wrong, and with none may they all succeed.
 
-#![allow(dead_code, reason = "the checks of what is to be built use the rest")]
-
 mod capture;
 mod checks;
 mod client;
+mod dtls;
 mod fakes;
 mod ground;
 mod packet;
@@ -148,6 +147,7 @@ fn elsewhere(server: &str) -> Result<Ground, String> {
     let variable = |name: &str| std::env::var(format!("TURND_CONFORMANCE_{name}")).ok();
     let udp = resolve(server)?;
     let tls = variable("TLS").map(|tls| resolve(&tls)).transpose()?;
+    let dtls = variable("DTLS").map(|dtls| resolve(&dtls)).transpose()?;
     let user = variable("USER").zip(variable("PASSWORD"));
     let logins = Logins {
         secret: variable("SECRET"),
@@ -166,7 +166,9 @@ fn elsewhere(server: &str) -> Result<Ground, String> {
             udp6: udp.is_ipv6().then_some(udp),
             tcp: Some(udp),
             tls,
+            dtls,
             others: Vec::new(),
+            discovery: None,
         },
         plain: None,
         tiny: None,

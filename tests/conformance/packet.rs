@@ -15,11 +15,15 @@ pub(crate) mod method {
     pub(crate) const DATA: u16 = 0x007;
     pub(crate) const CREATE_PERMISSION: u16 = 0x008;
     pub(crate) const CHANNEL_BIND: u16 = 0x009;
+    pub(crate) const CONNECT: u16 = 0x00A;
+    pub(crate) const CONNECTION_BIND: u16 = 0x00B;
+    pub(crate) const CONNECTION_ATTEMPT: u16 = 0x00C;
 }
 
 /// Attributes.
 pub(crate) mod attr {
     pub(crate) const MAPPED_ADDRESS: u16 = 0x0001;
+    pub(crate) const CHANGE_REQUEST: u16 = 0x0003;
     pub(crate) const USERNAME: u16 = 0x0006;
     pub(crate) const MESSAGE_INTEGRITY: u16 = 0x0008;
     pub(crate) const ERROR_CODE: u16 = 0x0009;
@@ -40,6 +44,9 @@ pub(crate) mod attr {
     pub(crate) const USERHASH: u16 = 0x001E;
     pub(crate) const XOR_MAPPED_ADDRESS: u16 = 0x0020;
     pub(crate) const RESERVATION_TOKEN: u16 = 0x0022;
+    pub(crate) const PADDING: u16 = 0x0026;
+    pub(crate) const RESPONSE_PORT: u16 = 0x0027;
+    pub(crate) const CONNECTION_ID: u16 = 0x002A;
     pub(crate) const ADDITIONAL_ADDRESS_FAMILY: u16 = 0x8000;
     pub(crate) const ADDRESS_ERROR_CODE: u16 = 0x8001;
     pub(crate) const PASSWORD_ALGORITHMS: u16 = 0x8002;
@@ -47,6 +54,8 @@ pub(crate) mod attr {
     pub(crate) const ICMP: u16 = 0x8004;
     pub(crate) const SOFTWARE: u16 = 0x8022;
     pub(crate) const FINGERPRINT: u16 = 0x8028;
+    pub(crate) const RESPONSE_ORIGIN: u16 = 0x802B;
+    pub(crate) const OTHER_ADDRESS: u16 = 0x802C;
     pub(crate) const MOBILITY_TICKET: u16 = 0x8030;
 }
 
@@ -85,11 +94,6 @@ impl Key {
 
     pub(crate) fn sha256(user: &[u8], realm: &[u8], password: &[u8]) -> Self {
         Self(sha2::Sha256::digest([user, b":", realm, b":", password].concat()).to_vec())
-    }
-
-    /// A key as it is.
-    pub(crate) fn raw(bytes: &[u8]) -> Self {
-        Self(bytes.to_vec())
     }
 
     fn sha1_of(&self, parts: &[&[u8]]) -> Vec<u8> {

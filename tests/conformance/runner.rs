@@ -29,19 +29,27 @@ pub(crate) fn judge(
     let bar = ProgressBar::new(total as u64);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}");
     bar.set_style(style.expect("a good template"));
-    let found = in_parallel(total, |number| {
+    // Those that take long begin first.
+    let mut order: Vec<usize> = (0..total).collect();
+    order.sort_by_key(|number| !statements[number / columns.len()].waits());
+    let mut found = in_parallel(total, |turn| {
+        let number = order[turn];
         let statement = statements[number / columns.len()];
         bar.set_message(statement.id);
         let status = status(statement, &columns[number % columns.len()]);
         bar.inc(1);
-        status
+        (number, status)
     });
     bar.finish_and_clear();
-    let mut rows = found.chunks(columns.len()).map(<[Status]>::to_vec);
-    statements
+    let mut rows: Vec<(&'static Statement, Vec<Status>)> = statements
         .iter()
-        .map(|statement| (*statement, rows.next().unwrap_or_default()))
-        .collect()
+        .map(|statement| (*statement, Vec::new()))
+        .collect();
+    found.sort_by_key(|(number, _)| *number);
+    for (number, status) in found {
+        rows[number / columns.len()].1.push(status);
+    }
+    rows
 }
 
 /// Does so many things, some at a time, and returns what they gave in their order.
@@ -75,7 +83,7 @@ fn status(statement: &Statement, column: &Column<'_>) -> Status {
         return Status::Pending;
     }
     let proofs = statement.proofs.iter().map(|proof| match proof {
-        Proof::Seen(check) => Status::of(hold(*check, column.ground)),
+        Proof::Seen(check) | Proof::Waiting(check) => Status::of(hold(*check, column.ground)),
         Proof::Test(path) if column.is_ours => match find_test(path) {
             Ok(()) => Status::Pass(Some(format!("shown by {path}"))),
             Err(what) => Status::Fail(what),

@@ -69,7 +69,12 @@ impl Running {
 
 /// This build's turnd.
 pub(crate) fn turnd() -> Running {
-    start("turnd", 0, |kind, dir, server, full| {
+    // Beside the other listeners.
+    let discovery = [
+        ([127, 1, 0, 1], 3480).into(),
+        ([127, 1, 0, 101], 3481).into(),
+    ];
+    start(("turnd", 0), discovery, |kind, dir, server, full| {
         let config = dir.join(format!("{}.toml", kind.name()));
         private(&config, &turnd_config(kind, server, full));
         let socket = dir.join(format!("{}.notify", kind.name()));
@@ -92,7 +97,12 @@ pub(crate) fn turnd() -> Running {
 
 /// Debian's coturn.
 pub(crate) fn coturn() -> Running {
-    start("coturn", 1, |kind, dir, server, full| {
+    // Its two listening addresses, and the port after the usual one.
+    let discovery = [
+        ([127, 1, 1, 1], 3478).into(),
+        ([127, 1, 1, 101], 3479).into(),
+    ];
+    start(("coturn", 1), discovery, |kind, dir, server, full| {
         let config = dir.join(format!("{}.conf", kind.name()));
         private(&config, &coturn_config(kind, dir, server, full));
         let mut command = Command::new("turnserver");
@@ -110,7 +120,11 @@ pub(crate) fn coturn_is_there() -> bool {
     std::env::split_paths(&path).any(|dir| dir.join("turnserver").is_file())
 }
 
-fn start(name: &str, number: u8, run: impl Fn(Kind, &Path, &Server, &Server) -> Child) -> Running {
+fn start(
+    (name, number): (&str, u8),
+    discovery: [SocketAddr; 2],
+    run: impl Fn(Kind, &Path, &Server, &Server) -> Child,
+) -> Running {
     // Not under the build directory: the path of a socket has little room.
     let dir = std::env::temp_dir().join(format!("turnd-conform-{}-{name}", std::process::id()));
     _ = fs::remove_dir_all(&dir);
@@ -118,7 +132,8 @@ fn start(name: &str, number: u8, run: impl Fn(Kind, &Path, &Server, &Server) -> 
     private(&dir.join("secret"), SECRET);
     private(&dir.join(USER), PASSWORD);
     certificate(&dir);
-    let servers = KINDS.map(|kind| Server::of(kind, number));
+    let mut servers = KINDS.map(|kind| Server::of(kind, number));
+    servers[0].discovery = Some(discovery);
     let mut running = Running {
         ground: ground(&servers),
         processes: Vec::new(),
@@ -162,11 +177,13 @@ impl Server {
             udp6: matches!(kind, Kind::Full | Kind::Redirect).then_some((v6, 3478).into()),
             tcp: Some((v4, 3478).into()),
             tls: Some((v4, 5349).into()),
+            dtls: (kind == Kind::Full).then_some((v4, 5349).into()),
             others: match kind {
                 Kind::Full => vec![([127, 1, server, 101], 3478).into()],
                 Kind::Anycast => vec![([127, 1, server, 105], 3478).into()],
                 Kind::Plain | Kind::Tiny | Kind::Redirect => Vec::new(),
             },
+            discovery: None,
         }
     }
 }
@@ -200,6 +217,7 @@ fn turnd_config(kind: Kind, server: &Server, full: &Server) -> String {
         (server.udp6, "udp"),
         (server.tcp, "tcp"),
         (server.tls, "tls"),
+        (server.dtls, "dtls"),
     ]
     .into_iter()
     .filter_map(|(address, transport)| Some((address?, transport)))
@@ -208,6 +226,12 @@ fn turnd_config(kind: Kind, server: &Server, full: &Server) -> String {
         format!("[[listen]]\naddress = '{address}'\ntransport = '{transport}'\n")
     })
     .collect();
+    let discovery: Vec<String> = server
+        .discovery
+        .into_iter()
+        .flatten()
+        .map(|address| format!("'{address}'"))
+        .collect();
     let relays: Vec<String> = [server.udp, server.udp6]
         .into_iter()
         .flatten()
@@ -225,9 +249,12 @@ fn turnd_config(kind: Kind, server: &Server, full: &Server) -> String {
          [limits]\nunauthenticated_replies = 0\nper_user = {}\nper_client = 100000\n\
          [peers]\nallow = ['127.0.0.0/8', 'fd00::/8']\n\
          [tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'\n\
+         [tcp_relay]\nenabled = {full}\n\
+         [nat_discovery]\naddresses = [{}]\n\
          [redirect]\nto = [{}]\nwhen = ['always']\n",
         relays.join(", "),
         if full { 32 } else { QUOTA },
+        discovery.join(", "),
         targets.join(", "),
     )
 }

@@ -9,6 +9,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme, StreamOwned};
 
+use crate::dtls::Association;
 use crate::packet::Packet;
 use crate::statement::{Seen, Trouble};
 
@@ -18,6 +19,7 @@ pub(crate) enum Transport {
     Udp,
     Tcp,
     Tls,
+    Dtls,
 }
 
 impl Transport {
@@ -47,6 +49,7 @@ enum Way {
     Udp(UdpSocket),
     Tcp(TcpStream),
     Tls(Box<Session>),
+    Dtls(Box<Association>),
 }
 
 /// A stream within a stream.
@@ -67,6 +70,10 @@ impl Link {
                 let stream = connect(server, ip, patience)?;
                 Way::Tls(Box::new(tls(stream, &[])?.0))
             }
+            Transport::Dtls => {
+                let socket = udp_socket(ip, patience)?;
+                Way::Dtls(Box::new(Association::open(socket, server, patience)?))
+            }
         };
         Ok(Self {
             way,
@@ -82,6 +89,7 @@ impl Link {
             Way::Udp(socket) => socket.local_addr()?,
             Way::Tcp(stream) => stream.local_addr()?,
             Way::Tls(stream) => stream.sock.local_addr()?,
+            Way::Dtls(association) => association.socket.local_addr()?,
         })
     }
 
@@ -89,7 +97,7 @@ impl Link {
     pub(crate) fn socket(&self) -> Seen<&UdpSocket> {
         match &self.way {
             Way::Udp(socket) => Ok(socket),
-            Way::Tcp(_) | Way::Tls(_) => Err("not a datagram socket".into()),
+            Way::Tcp(_) | Way::Tls(_) | Way::Dtls(_) => Err("not a datagram socket".into()),
         }
     }
 
@@ -102,6 +110,18 @@ impl Link {
                 stream.write_all(bytes)?;
                 stream.flush()?;
             }
+            Way::Dtls(association) => association.send(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// How long each packet is waited for from now on.
+    pub(crate) fn set_patience(&self, patience: Duration) -> Seen {
+        match &self.way {
+            Way::Udp(socket) => socket.set_read_timeout(Some(patience))?,
+            Way::Tcp(stream) => stream.set_read_timeout(Some(patience))?,
+            Way::Tls(stream) => stream.sock.set_read_timeout(Some(patience))?,
+            Way::Dtls(_) => {}
         }
         Ok(())
     }
@@ -119,6 +139,12 @@ impl Link {
                 Err(error) => return Err(error.into()),
             });
         }
+        if let Way::Dtls(association) = &mut self.way {
+            return Ok(match association.receive()? {
+                Some(message) => Heard::Packet(Packet::read(&message)?),
+                None => Heard::Nothing,
+            });
+        }
         loop {
             if let Some(frame) = self.take_frame()? {
                 return Ok(Heard::Packet(Packet::read(&frame)?));
@@ -133,12 +159,44 @@ impl Link {
         }
     }
 
-    /// Bytes of a stream, whatever they are: first those that came behind the last packet.
-    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    /// The next message of DTLS, whatever it is.
+    pub(crate) fn receive_raw(&mut self) -> Seen<Vec<u8>> {
+        let Way::Dtls(association) = &mut self.way else {
+            return Err("not DTLS".into());
+        };
+        Ok(association.receive()?.ok_or("no answer")?)
+    }
+
+    /// So many bytes of a stream, beginning with those that came behind the last packet.
+    pub(crate) fn read_exact(&mut self, length: usize) -> Seen<Vec<u8>> {
+        let mut buffer = [0; 4096];
+        while self.rest.len() < length {
+            match self.read(&mut buffer) {
+                Ok(more @ 1..) => self.rest.extend_from_slice(&buffer[..more]),
+                Ok(0) => return Err("the stream ends".into()),
+                Err(error) => return Err(format!("no more bytes: {error}").into()),
+            }
+        }
+        Ok(self.rest.drain(..length).collect())
+    }
+
+    /// Whether a stream has ended; whatever still comes is passed over.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        let mut buffer = [0; 4096];
+        loop {
+            match self.read(&mut buffer) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(error) => return !is_timeout(&error),
+            }
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match &mut self.way {
-            Way::Udp(socket) => socket.recv(buffer),
             Way::Tcp(stream) => stream.read(buffer),
             Way::Tls(stream) => stream.read(buffer),
+            Way::Udp(_) | Way::Dtls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -165,7 +223,8 @@ impl Link {
     }
 }
 
-fn is_timeout(error: &io::Error) -> bool {
+/// Whether nothing came in time.
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut

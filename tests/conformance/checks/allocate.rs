@@ -7,7 +7,7 @@ use crate::client::{Client, code_or_success, relayed};
 use crate::ground::Ground;
 use crate::packet::{Build, Class, attr, channel_data, method};
 use crate::servers::QUOTA;
-use crate::statement::Proof::{Seen as Shown, Test};
+use crate::statement::Proof::{Refused, Seen as Shown, Test};
 use crate::statement::{Seen, Statement, Trouble, ensure};
 use crate::wire::Transport;
 
@@ -165,6 +165,13 @@ pub(crate) const STATEMENTS: &[Statement] = &[
             Shown(t6_quotas),
             Test("src/turn/quota.rs::each_limit_stands_by_itself"),
         ],
+    },
+    Statement {
+        id: "T6-rate",
+        rfc: "RFC 8656",
+        section: "5",
+        title: "traffic beyond what a user may send is dropped, and not queued",
+        proofs: &[Refused("allocations are limited by user, bytes are not")],
     },
 ];
 

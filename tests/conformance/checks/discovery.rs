@@ -1,11 +1,14 @@
 //! RFC 5780, redirection, and how servers are found.
 
-use crate::client::{Client, code_or_success};
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+
+use crate::client::{Client, Peer, code_or_success};
 use crate::ground::{Ground, Hosts};
 use crate::packet::{Build, Class, Stun, attr};
-use crate::statement::Proof::Seen as Shown;
+use crate::statement::Proof::{Seen as Shown, Test};
 use crate::statement::{Seen, Statement, Trouble, ensure};
-use crate::wire::Transport;
+use crate::wire::{Transport, connect, tls, udp_socket};
 
 pub(crate) const STATEMENTS: &[Statement] = &[
     Statement {
@@ -13,35 +16,41 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         rfc: "RFC 5780",
         section: "6",
         title: "without a second address there is no OTHER-ADDRESS, and CHANGE-REQUEST is 420",
-        proofs: &[],
+        proofs: &[Shown(s5780_1_off)],
     },
     Statement {
         id: "5780-2",
         rfc: "RFC 5780",
         section: "6.1",
         title: "Binding tells both mapped addresses, where the answer leaves from, and the other address",
-        proofs: &[],
+        proofs: &[Shown(s5780_2_addresses)],
     },
     Statement {
         id: "5780-3",
         rfc: "RFC 5780",
         section: "6.1",
         title: "CHANGE-REQUEST has the answer leave from the other address, the other port, or both",
-        proofs: &[],
+        proofs: &[Shown(s5780_3_table_1)],
     },
     Statement {
         id: "5780-4",
         rfc: "RFC 5780",
         section: "6.1, 7.5, 7.6",
         title: "RESPONSE-PORT is followed, PADDING answered by no more than was asked, both together 400",
-        proofs: &[],
+        proofs: &[
+            Shown(s5780_4_padding_and_port),
+            Test("tests/rfc5780.rs::s5780_4_padding_comes_back_but_does_not_amplify"),
+        ],
     },
     Statement {
         id: "5780-5",
         rfc: "RFC 5780",
         section: "7.5",
         title: "only over UDP and only where it is switched on",
-        proofs: &[],
+        proofs: &[
+            Shown(s5780_5_udp_alone),
+            Test("tests/rfc5780.rs::s5780_5_answers_are_few_for_each_network"),
+        ],
     },
     Statement {
         id: "300-1",
@@ -83,7 +92,7 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         rfc: "RFC 7443",
         section: "3",
         title: "TLS speaks stun.turn and stun.nat-discovery, and serves who names nothing",
-        proofs: &[],
+        proofs: &[Shown(alpn)],
     },
 ];
 
@@ -184,5 +193,171 @@ fn try_alternate(ground: &Ground) -> Seen {
         first.is_some_and(|to| to.is_ipv6()),
         "{first:?} for a client on IPv6"
     );
+    Ok(())
+}
+
+// ---- RFC 5780 ----
+
+/// A client of the first of the two places that tell of each other, and both.
+fn at_discovery(ground: &Ground) -> Seen<(Client, SocketAddr, SocketAddr)> {
+    let missing = || Trouble::absent("no NAT discovery");
+    let [first, second] = ground.full.discovery.ok_or_else(missing)?;
+    let ip = ground.hosts.client(first.ip());
+    let client = ground.client_from(Transport::Udp, first, ip)?;
+    Ok((client, first, second))
+}
+
+fn change(flags: u32) -> Build {
+    Build::binding().u32(attr::CHANGE_REQUEST, flags)
+}
+
+fn s5780_1_off(ground: &Ground) -> Seen {
+    let mut client = ground.plain_client()?;
+    let answer = client.exchange(&Build::binding())?;
+    for kind in [attr::OTHER_ADDRESS, attr::RESPONSE_ORIGIN] {
+        ensure!(
+            !answer.has(kind),
+            "{kind:#06x} where there is no second address"
+        );
+    }
+    for flags in [2, 4, 6] {
+        let answer = client.exchange(&change(flags))?;
+        let listed = answer.get(attr::UNKNOWN_ATTRIBUTES);
+        ensure!(
+            answer.code() == 420 && listed == Some(&[0, 3]),
+            "{} and UNKNOWN-ATTRIBUTES {listed:02x?} for CHANGE-REQUEST",
+            code_or_success(&answer)
+        );
+    }
+    Ok(())
+}
+
+fn s5780_2_addresses(ground: &Ground) -> Seen {
+    let (mut client, first, second) = at_discovery(ground)?;
+    let answer = client.exchange(&Build::binding())?;
+    let local = client.link.local()?;
+    let told = [
+        answer.address(attr::MAPPED_ADDRESS),
+        answer.xor_address(attr::XOR_MAPPED_ADDRESS),
+        answer.address(attr::RESPONSE_ORIGIN),
+        answer.address(attr::OTHER_ADDRESS),
+    ];
+    ensure!(
+        told == [local, local, first, second].map(Some),
+        "{told:?} instead of {local} twice, {first} and {second}"
+    );
+    Ok(())
+}
+
+fn s5780_3_table_1(ground: &Ground) -> Seen {
+    let (client, first, second) = at_discovery(ground)?;
+    let other_ip = SocketAddr::new(second.ip(), first.port());
+    let other_port = SocketAddr::new(first.ip(), second.port());
+    let socket = client.link.socket()?;
+    for (flags, expected) in [(0, first), (4, other_ip), (2, other_port), (6, second)] {
+        let request = change(flags);
+        socket.send_to(&request.bytes(), first)?;
+        let mut buffer = [0; 1500];
+        let (length, from) = socket
+            .recv_from(&mut buffer)
+            .map_err(|_| format!("no answer for flags {flags}"))?;
+        let answer = Stun::read(&buffer[..length])?;
+        ensure!(
+            answer.id == request.id() && from == expected,
+            "an answer from {from} instead of {expected} for flags {flags}"
+        );
+        let told = [attr::RESPONSE_ORIGIN, attr::OTHER_ADDRESS].map(|kind| answer.address(kind));
+        ensure!(
+            told == [Some(expected), Some(second)],
+            "RESPONSE-ORIGIN and OTHER-ADDRESS are {told:?} for flags {flags}"
+        );
+    }
+    Ok(())
+}
+
+fn s5780_4_padding_and_port(ground: &Ground) -> Seen {
+    let (mut client, first, _) = at_discovery(ground)?;
+    let beside = Peer::new(udp_socket(client.link.local()?.ip(), ground.patience)?)?;
+    let request = Build::binding().u16(attr::RESPONSE_PORT, beside.address.port());
+    client.link.send(&request.bytes())?;
+    let (bytes, from) = beside.receive()?;
+    let answer = Stun::read(&bytes)?;
+    ensure!(
+        answer.id == request.id() && from == first,
+        "the port gets something else, from {from}"
+    );
+    let request = Build::binding().attr(attr::PADDING, &[0; 1200]);
+    let answer = client.exchange(&request)?;
+    let padding = answer.get(attr::PADDING).map_or(0, <[u8]>::len);
+    ensure!(padding > 0, "no PADDING");
+    ensure!(
+        answer.bytes.len() <= request.len() + 64,
+        "{} bytes for {}",
+        answer.bytes.len(),
+        request.len()
+    );
+    let both = Build::binding()
+        .attr(attr::PADDING, &[0; 64])
+        .u16(attr::RESPONSE_PORT, beside.address.port());
+    let answer = client.exchange(&both)?;
+    ensure!(
+        answer.code() == 400,
+        "{} for PADDING and RESPONSE-PORT",
+        code_or_success(&answer)
+    );
+    Ok(())
+}
+
+fn s5780_5_udp_alone(ground: &Ground) -> Seen {
+    at_discovery(ground)?;
+    for transport in [Transport::Tcp, Transport::Tls] {
+        let mut client = ground.client_over(transport)?;
+        let answer = client.exchange(&change(6))?;
+        ensure!(
+            matches!(answer.code(), 400 | 420),
+            "{} for CHANGE-REQUEST over {transport:?}",
+            code_or_success(&answer)
+        );
+    }
+    Ok(())
+}
+
+// ---- RFC 7443 ----
+
+fn alpn(ground: &Ground) -> Seen {
+    let server = ground
+        .full
+        .tls
+        .ok_or_else(|| Trouble::absent("no TLS listener"))?;
+    for (offered, chosen) in [
+        (&[&b"stun.turn"[..]][..], Some(&b"stun.turn"[..])),
+        (&[b"stun.nat-discovery"], Some(b"stun.nat-discovery")),
+        (&[b"h2", b"stun.turn"], Some(b"stun.turn")),
+        (&[], None),
+    ] {
+        let ip = ground.hosts.client(server.ip());
+        let stream = connect(server, ip, ground.patience)?;
+        let (mut session, named) = tls(stream, offered)?;
+        let names: Vec<_> = offered
+            .iter()
+            .map(|name| String::from_utf8_lossy(name))
+            .collect();
+        ensure!(
+            named.as_deref() == chosen,
+            "{:?} is chosen from {names:?}",
+            named.map(|name| String::from_utf8_lossy(&name).into_owned())
+        );
+        let request = Build::binding();
+        session.write_all(&request.bytes())?;
+        session.flush()?;
+        let mut answer = [0; 20];
+        session
+            .read_exact(&mut answer)
+            .map_err(|_| format!("no answer to who offers {names:?}"))?;
+        ensure!(answer[8..] == request.id(), "another answer for {names:?}");
+    }
+    // Web clients are no reason for an alert.
+    let ip = ground.hosts.client(server.ip());
+    tls(connect(server, ip, ground.patience)?, &[b"http/1.1"])?;
     Ok(())
 }
