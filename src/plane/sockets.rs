@@ -247,9 +247,6 @@ impl Sockets {
         let relay = self.relay(relay)?;
         Some(relay.socket.accept().and_then(|(stream, peer)| {
             let peer = peer.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-            if self.connections.is_full() {
-                return Err(io::ErrorKind::QuotaExceeded.into());
-            }
             stream.set_nonblocking(true)?;
             Ok((stream.into(), self.shared.ports.to_advertised(peer)))
         }))

@@ -31,7 +31,7 @@ use super::outbox::Body;
 use super::stream::StreamEvent;
 use super::worker::Worker;
 use crate::metrics::SocketError;
-use crate::turn::{Connect, Now, RelayId};
+use crate::turn::{Cause, Connect, Now, RelayId};
 
 /// Connections that are taken from one relay in a row.
 const ACCEPTS: usize = 16;
@@ -45,10 +45,14 @@ impl Worker<'_> {
                 return false;
             };
             match accepted {
+                Ok(_) if self.sockets.connections.is_full() => {
+                    self.cells.dropped(Cause::TooManyConnections);
+                }
                 Ok((stream, peer)) => self.take_peer(now, relay, stream, peer),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    // Who is still in the queue is taken when the next one comes.
+                    // No descriptor, most likely. Who waits is taken when the next one comes.
                     self.cells.socket_error(SocketError::of(&error));
                     return false;
                 }

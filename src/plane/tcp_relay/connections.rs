@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::sync::oneshot;
@@ -48,6 +49,8 @@ impl PeerConnection {
 
     /// The socket, free to take in what the peer sends, and what ties it.
     pub(super) fn open(self) -> (TcpStream, Tie) {
+        // From here on there may be something on its way to the peer that is not to be lost.
+        let _ = SockRef::from(&self.stream).set_linger(None);
         udp::let_receive_buffer_grow(self.stream.as_fd());
         (self.stream, self.tie)
     }
@@ -114,6 +117,9 @@ impl Connections {
             let socket = SockRef::from(stream);
             // What is relayed must not wait for a full segment.
             let _ = socket.set_tcp_nodelay(true);
+            // Closed before a client has come for it, it leaves nothing behind: no TIME-WAIT in the way of the next
+            // connection to this peer.
+            let _ = socket.set_linger(Some(Duration::ZERO));
             // A peer that sends at once is told a small window; less than asked for is no error.
             let _ = socket.set_recv_buffer_size(EARLY_DATA);
         });

@@ -133,3 +133,116 @@ async fn idle(meter: &AtomicU64, patience: Duration) {
         last = now;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{DuplexStream, duplex, split};
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const NEVER: Duration = Duration::from_secs(3600);
+
+    /// What joins the far ends of two pipes of 64 bytes: the client's, the peer's, the task's, and the tie's.
+    struct Bench {
+        client: DuplexStream,
+        peer: DuplexStream,
+        joined: tokio::task::JoinHandle<io::Result<()>>,
+        tie: oneshot::Sender<std::convert::Infallible>,
+        carried: Arc<Meter>,
+    }
+
+    fn bench(early: &'static [u8], patience: Patience) -> Bench {
+        let ((client, near_client), (peer, near_peer)) = (duplex(64), duplex(64));
+        let (tie, cut) = oneshot::channel();
+        let carried = Arc::new(Meter::default());
+        let tied = Tie {
+            carried: Arc::clone(&carried),
+            cut,
+        };
+        let joined = tokio::spawn(join(
+            split(near_client),
+            split(near_peer),
+            early,
+            tied,
+            patience,
+        ));
+        Bench {
+            client,
+            peer,
+            joined,
+            tie,
+            carried,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_sent_early_goes_first_and_is_counted() {
+        let mut bench = bench(b"early ", PATIENCE);
+        bench.client.write_all(b"late").await.unwrap();
+        bench.peer.write_all(b"answer").await.unwrap();
+        let mut heard = [0; 10];
+        bench.peer.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"early late");
+        let mut heard = [0; 6];
+        bench.client.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"answer");
+        drop((bench.client, bench.peer));
+        let _ = bench.joined.await.unwrap();
+        assert_eq!(bench.carried.to_peer.load(Ordering::Relaxed), 10);
+        assert_eq!(bench.carried.to_client.load(Ordering::Relaxed), 6);
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_for_too_long_ends_it() {
+        let patience = Patience {
+            stalled: SHORT,
+            half_closed: NEVER,
+        };
+        let mut bench = bench(b"", patience);
+        // More than the pipes hold, so that it ends by itself or never.
+        let written = bench.client.write_all(&[7; 100_000]).await;
+        assert!(written.is_err());
+        let ended = bench.joined.await.unwrap().unwrap_err();
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn the_second_end_may_take_its_time_as_long_as_something_comes() {
+        let patience = Patience {
+            stalled: NEVER,
+            half_closed: SHORT,
+        };
+        let mut bench = bench(b"", patience);
+        bench.client.shutdown().await.unwrap();
+        assert_eq!(bench.peer.read(&mut [0; 1]).await.unwrap(), 0);
+        bench.peer.write_all(b"still there").await.unwrap();
+        let mut heard = Vec::new();
+        bench.client.read_to_end(&mut heard).await.unwrap();
+        assert_eq!(heard, b"still there");
+        bench.joined.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_allocation_that_ends_cuts_it() {
+        let mut bench = bench(b"", PATIENCE);
+        bench.client.write_all(b"x").await.unwrap();
+        assert_eq!(bench.peer.read(&mut [0; 1]).await.unwrap(), 1);
+        assert!(!bench.tie.is_closed());
+        drop(bench.tie);
+        assert_eq!(bench.client.read(&mut [0; 1]).await.unwrap(), 0);
+        assert_eq!(bench.peer.read(&mut [0; 1]).await.unwrap(), 0);
+        bench.joined.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_has_ended_is_known_to_have() {
+        let bench = bench(b"", PATIENCE);
+        let mut tie = bench.tie;
+        drop((bench.client, bench.peer));
+        tie.closed().await;
+    }
+}
