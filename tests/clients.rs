@@ -241,6 +241,49 @@ fn uclient_sends_indications_over_tcp() {
     uclient(&["-t", "-s"]);
 }
 
+/// It draws a version for each connection, and gives up that of DTLS 1.0 when it is told so (RFC 7350).
+#[test]
+fn uclient_uses_channels_over_dtls() {
+    uclient(&["-S", "-p", "5349"]);
+}
+
+#[test]
+fn uclient_sends_indications_over_dtls() {
+    uclient(&["-S", "-p", "5349", "-s"]);
+}
+
+/// OpenSSL checks the certificate by the rig's authority, and meets the cookie on its way (\[S17\]).
+#[test]
+fn openssl_connects_over_dtls() {
+    let Some(rig) = rig_with(&[Tool::OpenSsl]) else {
+        return;
+    };
+    let _server = Server::start(&rig);
+    let authority = rig.dir().join("ca.pem").display().to_string();
+    let at = format!("{}:5349", Host::A.server());
+    let output = rig.run(
+        Host::A,
+        "openssl",
+        &[
+            "s_client",
+            "-dtls1_2",
+            "-brief",
+            "-verify_return_error",
+            "-CAfile",
+            &authority,
+            "-connect",
+            &at,
+        ],
+    );
+    for line in [
+        "CONNECTION ESTABLISHED",
+        "Protocol version: DTLSv1.2",
+        "Verification: OK",
+    ] {
+        assert!(output.contains(line), "{output}");
+    }
+}
+
 #[test]
 fn uclient_asks_for_ipv4() {
     uclient_with(&["-X"], &[&["-e", "10.99.2.2"], &["-y", "-c"]]);

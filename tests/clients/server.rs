@@ -172,7 +172,7 @@ impl Credential {
 fn start_turnd(rig: &Rig, setup: &Setup) -> (Child, UnixDatagram) {
     let dir = rig.dir().display();
     let Setup { auth, more } = setup;
-    let listen: String = ["udp 3478", "tcp 3478", "tls 5349"]
+    let listen: String = ["udp 3478", "tcp 3478", "tls 5349", "dtls 5349"]
         .iter()
         .filter_map(|line| line.split_once(' '))
         .flat_map(|(transport, port)| ["0.0.0.0", "[::]"].map(|address| (transport, port, address)))

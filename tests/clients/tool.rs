@@ -10,6 +10,8 @@ pub(crate) enum Tool {
     Coturn,
     /// coturn's load generator and probes.
     CoturnClients,
+    /// The command of OpenSSL.
+    OpenSsl,
     /// Debian's browser, with Node, which drives it, and the certificate store's tool.
     Chromium,
     /// Python with aiortc.
@@ -80,6 +82,7 @@ impl Tool {
                 command("turnutils_uclient"),
                 command("turnutils_stunclient"),
             ],
+            Self::OpenSsl => vec![command("openssl")],
             Self::Chromium => vec![
                 command("chromium"),
                 command("node"),
