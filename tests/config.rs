@@ -51,6 +51,7 @@ fn what_the_manual_shows_in_comments_is_understood() {
     bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
     bench.secret("nonce-key", &"n".repeat(32));
     bench.secret("oauth-key", KEY_32);
+    bench.certificate("turn2.pem", "turn2-key.pem", 2040);
     bench.certificate("cert.pem", "key.pem", 2040);
     let loaded = bench.good(&bench.at_home(&uncommented(REFERENCE)));
     assert_eq!(
@@ -82,6 +83,7 @@ fn what_is_shown_is_read_as_the_same() {
     bench.secret("a b\"c", &"s".repeat(32));
     bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
     bench.secret("oauth-key", KEY_16);
+    bench.certificate("turn2.pem", "turn2-key.pem", 2040);
     bench.certificate("cert.pem", "key.pem", 2040);
     let once = bench.good(EVERYTHING).config;
     assert_eq!(once.auth.on_expiry, OnExpiry::Cut);
@@ -122,6 +124,13 @@ const EVERYTHING: &str = "
     address = '[::1]:5349'
     transport = 'tls'
     password_algorithms = ['sha256']
+    proxy_protocol = true
+    proxies = ['10.0.0.0/8', '::1/128']
+    http = '127.0.0.1:8080'
+    [[listen]]
+    address = '127.0.0.1:443'
+    transport = 'tcp'
+    http = 'self'
     [relay]
     external = ['203.0.113.4=127.0.0.1']
     ports = '50000-50999'
@@ -156,6 +165,7 @@ const EVERYTHING: &str = "
     [tls]
     certificate = 'cert.pem'
     key = 'key.pem'
+    others = [{ certificate = 'turn2.pem', key = 'turn2-key.pem' }]
     [metrics]
     listen = '127.0.0.1:9641'
     [log]
@@ -264,6 +274,46 @@ const WRONG_VALUES: &[(&str, &str)] = &[
         "[[listen]]\naddress = '0.0.0.0:1'\ntransport = 'tls'",
         "listen[0].transport",
     ),
+    (
+        "[[listen]]\naddress = '0.0.0.0:1'\ntransport = 'tcp'\nproxy_protocol = true",
+        "listen[0].proxy_protocol",
+    ),
+    (
+        "[[listen]]\naddress = '0.0.0.0:1'\ntransport = 'tcp'\nproxy_protocol = true\nproxies = []",
+        "listen[0].proxy_protocol",
+    ),
+    (
+        "[[listen]]\naddress = '0.0.0.0:1'\ntransport = 'tcp'\nproxies = ['10.0.0.7']",
+        "listen[0].proxies",
+    ),
+    (
+        "[[listen]]\naddress = '0.0.0.0:1'\ntransport = 'tcp'\nproxy_protocol = true\nproxies = ['10.0.0.7/8']",
+        "listen[0].proxies",
+    ),
+    (
+        "[[listen]]\naddress = '0.0.0.0:1'\nproxy_protocol = true\nproxies = ['10.0.0.7']",
+        "listen[0].proxy_protocol",
+    ),
+    (
+        "[[listen]]\naddress = '0.0.0.0:1'\nhttp = '127.0.0.1:8080'",
+        "listen[0].http",
+    ),
+    (
+        "[[listen]]\naddress = '0.0.0.0:1'\ntransport = 'tcp'\nhttp = 'localhost:8080'",
+        "listen[0].http",
+    ),
+    (
+        "[[listen]]\naddress = '0.0.0.0:1'\ntransport = 'tcp'\nhttp = '0.0.0.0:8080'",
+        "listen[0].http",
+    ),
+    (
+        "[[listen]]\naddress = '0.0.0.0:1'\ntransport = 'tcp'\nhttp = '127.0.0.1:1'",
+        "listen[0].http",
+    ),
+    (
+        "[[listen]]\naddress = '127.0.0.1:1'\ntransport = 'tcp'\nhttp = '127.0.0.1:1'",
+        "listen[0].http",
+    ),
     ("[relay]\naddresses = []", "relay.addresses"),
     ("[relay]\naddresses = ['0.0.0.0']", "relay.addresses"),
     ("[relay]\naddresses = ['224.0.0.1']", "relay.addresses"),
@@ -344,6 +394,15 @@ const WRONG_VALUES: &[(&str, &str)] = &[
     ("[redirect]\noverload_at = 0", "redirect.overload_at"),
     ("[auth]\nnonce_key_file = 'nowhere'", "auth.nonce_key_file"),
     ("[tls]\ncertificate = 'cert.pem'", "tls.certificate"),
+    ("[tls]\nothers = [{ }]", "tls.others[0]"),
+    (
+        "[tls]\nothers = [{ certificate = 'cert.pem' }]",
+        "tls.others[0].certificate",
+    ),
+    (
+        "[tls]\nothers = [{ certificate = 'cert.pem', key = 'key.pem' }]",
+        "tls.others",
+    ),
     ("[metrics]\nlisten = 'localhost:9641'", "metrics.listen"),
     ("[log]\nlevel = 'verbose'", "log.level"),
     ("[log]\nformat = 'xml'", "log.format"),
@@ -844,6 +903,72 @@ fn a_certificate_that_ends_soon_is_warned_about() {
     assert!(warnings(&bench.good(TLS)).contains(&key));
 }
 
+/// Each of the others is read and judged like the first, and all that is wrong is told at once.
+#[test]
+fn every_certificate_is_judged() {
+    let mut bench = Bench::new();
+    let text = format!(
+        "{TLS}\nothers = [{{ certificate = 'b.pem', key = 'b-key.pem' }}, {{ certificate = 'c.pem', key = 'c-key.pem' }}]"
+    );
+    for name in ["cert", "b", "c"] {
+        let key = if name == "cert" {
+            "key.pem".to_owned()
+        } else {
+            format!("{name}-key.pem")
+        };
+        bench.certificate(&format!("{name}.pem"), &key, 2040);
+    }
+    let errors = |bench: &Bench| {
+        let report = bench.load(&text).err();
+        let problems = report.iter().flat_map(Report::errors);
+        problems
+            .map(|problem| problem.key.clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(errors(&bench), [] as [String; 0]);
+    bench.certificate("b.pem", "elsewhere.pem", 2040);
+    fs::remove_file(bench.directory.join("c.pem")).unwrap();
+    assert_eq!(
+        errors(&bench),
+        ["tls.others[0].key", "tls.others[1].certificate"]
+    );
+    bench.certificate("b.pem", "b-key.pem", 2001);
+    bench.certificate("c.pem", "c-key.pem", 2040);
+    assert_eq!(
+        errors(&bench),
+        ["tls.others[0].certificate"],
+        "it has ended"
+    );
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let nameless = rcgen::CertificateParams::default()
+        .self_signed(&pair)
+        .unwrap();
+    bench.file("b.pem", &nameless.pem());
+    bench.secret("b-key.pem", &pair.serialize_pem());
+    assert_eq!(
+        errors(&bench),
+        ["tls.others[0].certificate"],
+        "it names no host"
+    );
+    bench.certificate("b.pem", "b-key.pem", 2030);
+    let loaded = bench.good(&text);
+    assert!(!warnings(&loaded).iter().any(|key| key.starts_with("tls")));
+    bench.host.unix = loaded.parts.certificate.unwrap().not_after - 13 * 24 * 3600;
+    assert!(warnings(&bench.good(&text)).contains(&"tls.others[0].certificate".to_owned()));
+}
+
+/// On a listener for TCP, a certificate is of use; on those for UDP alone, it is not.
+#[test]
+fn a_certificate_that_nobody_is_shown_is_warned_about() {
+    let bench = Bench::new();
+    bench.certificate("cert.pem", "key.pem", 2040);
+    let key = "tls.certificate".to_owned();
+    for (transport, is_warned) in [("tls", false), ("tcp", false), ("udp", true)] {
+        let loaded = bench.good(&TLS.replace("'tls'", &format!("'{transport}'")));
+        assert_eq!(warnings(&loaded).contains(&key), is_warned, "{transport}");
+    }
+}
+
 // ---- what fits what ----
 
 #[test]
@@ -898,6 +1023,10 @@ fn what_is_probably_not_meant_is_warned_about() {
         ("[limits]\nmax_lifetime = '5m'", "limits.max_lifetime"),
         ("[peers]\nallow = ['0.0.0.0/0']", "peers.allow"),
         ("[metrics]\nlisten = '0.0.0.0:9641'", "metrics.listen"),
+        (
+            "[[listen]]\naddress = '127.0.0.1:1'\ntransport = 'tcp'\nproxy_protocol = true\nproxies = ['::/0']",
+            "listen[0].proxies",
+        ),
         (
             "[[listen]]\naddress = '127.0.0.1:1'\npassword_algorithms = ['sha256']",
             "listen[0].password_algorithms",

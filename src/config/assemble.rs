@@ -7,11 +7,11 @@ use crate::plane::{self, Listen, RelayAddress, RelayRange};
 use crate::turn::{self, Limits, ListenerAlgorithms, SharedSecret, Transport};
 
 use super::Config;
-use super::certificate::Certificate;
 use super::document::Sources;
 use super::host::{self, FoundBy, Host};
 use super::login::Credentials;
 use super::problem::{Complaint, Report};
+use super::tls::Certificate;
 
 /// The port of STUN and TURN (RFC 8656 §18.5).
 pub(super) const TURN_PORT: u16 = 3478;
@@ -65,6 +65,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let tcp_relay = assembly.tcp_relay(&listeners);
     assembly.check_limits(&relay, &listeners);
     assembly.check_exposure();
+    assembly.check_fronts(&listeners);
     assembly.check_algorithms();
     let report = assembly.report;
     if report.has_errors() {
@@ -284,7 +285,8 @@ impl Assembly<'_> {
             }
             return None;
         };
-        if tls.is_none() {
+        let is_of_use = |listener: &Listen| listener.transport != Transport::Udp;
+        if !listeners.iter().any(is_of_use) {
             let remedy =
                 "add a [[listen]] with transport = \"tls\", customarily on port 5349 or 443";
             self.warning(
@@ -293,10 +295,10 @@ impl Assembly<'_> {
                 remedy,
             );
         }
-        match files.load_or_object(self.host) {
+        match files.load(self.host) {
             Ok(certificate) => {
-                if let Some(complaint) = certificate.ends_soon(self.host.unix) {
-                    self.report.warning("tls.certificate", complaint);
+                for (key, complaint) in certificate.ends_soon(self.host.unix) {
+                    self.report.warning(&format!("tls.{key}"), complaint);
                 }
                 if let (Some(index), None) = (dtls, &certificate.identity) {
                     let remedy = "ask for a certificate with such a key, as in `certbot --key-type ecdsa`; clients on TLS know it too";
@@ -311,8 +313,10 @@ impl Assembly<'_> {
                 }
                 Some(certificate)
             }
-            Err((key, complaint)) => {
-                self.report.error(&format!("tls.{key}"), complaint);
+            Err(complaints) => {
+                for (key, complaint) in complaints {
+                    self.report.error(&format!("tls.{key}"), complaint);
+                }
                 None
             }
         }

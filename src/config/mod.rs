@@ -15,6 +15,7 @@ mod certificate;
 mod check;
 mod discovery;
 mod document;
+mod front;
 mod host;
 mod login;
 mod oauth;
@@ -25,6 +26,8 @@ mod secrets;
 mod section;
 mod show;
 mod tcp_relay;
+mod tls;
+mod validity;
 mod values;
 
 use std::cell::RefCell;
@@ -40,11 +43,12 @@ use crate::turn::{
 };
 
 pub use assemble::{Loaded, Parts, load};
-pub use certificate::{Certificate, CertificateFiles, Stamp};
+pub use certificate::{CertificateFiles, Stamp};
 pub use document::{ENVIRONMENT_PREFIX, Sources};
 pub use host::{FoundBy, Host, unix_now};
 pub use problem::{Complaint, Problem, Report, Severity};
 pub use secrets::{Secret, StateDirectory, generate, password_weakness};
+pub use tls::{Certificate, Tls};
 pub use values::{duration, show_duration};
 
 /// The configuration with every key at its default, which is also its manual.
@@ -76,7 +80,7 @@ pub struct Config {
     /// `[redirect]`
     pub redirect: Redirect,
     /// `[tls]`
-    pub tls: Option<CertificateFiles>,
+    pub tls: Option<Tls>,
     /// `[metrics] listen`
     pub metrics: Option<SocketAddr>,
     /// `[log]`

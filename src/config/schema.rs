@@ -1,7 +1,7 @@
 //! Every key of the configuration, in the order of the manual: its name, its kind, its bounds and its default.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use super::document::{Node, Table, Value};
 use super::problem::Complaint;
 use super::section::{Notes, Section, whole_number};
 use super::{
-    Auth, Config, External, Log, LogFormat, OAuth, Redirect, Relay, SecretSource, Server, User,
-    tcp_relay, values,
+    Auth, Config, External, Log, LogFormat, OAuth, Redirect, Relay, SecretSource, Server, Tls,
+    User, front, tcp_relay, values,
 };
 
 const TRANSPORTS: [(&str, Transport); 4] = [
@@ -160,7 +160,11 @@ fn listen(
                 ),
             );
         }
-        let listener = Listen::new(address?, transport.unwrap_or(Transport::Udp));
+        let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+        let mut listener =
+            Listen::new(address.unwrap_or(any), transport.unwrap_or(Transport::Udp));
+        front::read(section, &mut listener);
+        address?;
         algorithms.extend(offered.map(|offered| (listener.clone(), offered)));
         let kernel_name = (listener.address, listener.transport.is_stream());
         if seen.contains(&kernel_name) && listener.address.port() != 0 {
@@ -465,7 +469,28 @@ fn domain(text: &str) -> Result<String, Complaint> {
     ))
 }
 
-fn tls(section: &mut Section<'_>) -> Option<CertificateFiles> {
+fn tls(section: &mut Section<'_>) -> Option<Tls> {
+    let default = certificate(section);
+    let others = section.tables("others", |section| {
+        if !section.is_given("certificate") && !section.is_given("key") {
+            let remedy = "add certificate = \"cert.pem\" and key = \"key.pem\", or take it out";
+            section.error("", Complaint::new("this names no certificate", remedy));
+        }
+        certificate(section)
+    });
+    if others.as_ref().is_some_and(|others| !others.is_empty()) && !section.is_given("certificate")
+    {
+        let what = "there are other certificates, but none for clients that name no host";
+        let remedy = "add certificate = \"cert.pem\" and key = \"key.pem\" to [tls]";
+        section.error("others", Complaint::new(what, remedy));
+    }
+    Some(Tls {
+        default: default?,
+        others: others.into_iter().flatten().flatten().collect(),
+    })
+}
+
+fn certificate(section: &mut Section<'_>) -> Option<CertificateFiles> {
     let certificate = section.path("certificate");
     let key = section.secret_file("key");
     match (section.is_given("certificate"), section.is_given("key")) {

@@ -3,9 +3,10 @@
 use std::fmt::{self, Display, Write as _};
 use std::path::Path;
 
+use crate::plane::Web;
 use crate::turn::{OnExpiry, PasswordAlgorithms, SecretAlgorithm};
 
-use super::{Config, LogFormat, SecretFile, show_duration};
+use super::{CertificateFiles, Config, LogFormat, SecretFile, Tls, show_duration};
 
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -20,12 +21,16 @@ impl Display for Config {
         } = self;
         writeln!(f, "\n[tls]")?;
         match tls {
-            Some(tls) => writeln!(
-                f,
-                "certificate = {}\nkey = {}",
-                path(&tls.certificate),
-                secret_file(&tls.key)
-            )?,
+            Some(Tls { default, others }) => {
+                let pair =
+                    |files: &CertificateFiles| (path(&files.certificate), secret_file(&files.key));
+                let (certificate, key) = pair(default);
+                writeln!(f, "certificate = {certificate}\nkey = {key}\nothers = [")?;
+                for (certificate, key) in others.iter().map(pair) {
+                    writeln!(f, "    {{ certificate = {certificate}, key = {key} }},")?;
+                }
+                writeln!(f, "]")?;
+            }
             None => writeln!(f, "# off")?,
         }
         writeln!(f, "\n[metrics]")?;
@@ -84,6 +89,18 @@ impl Config {
                     let offered = &self.listen_algorithms;
                     if let Some((_, own)) = offered.iter().find(|(named, _)| named == listen) {
                         writeln!(f, "password_algorithms = [{}]", algorithms(*own))?;
+                    }
+                    if !listen.proxies.is_empty() {
+                        writeln!(
+                            f,
+                            "proxy_protocol = true\nproxies = [{}]",
+                            quoted(&listen.proxies)
+                        )?;
+                    }
+                    match listen.web {
+                        Some(Web::Backend(backend)) => writeln!(f, "http = \"{backend}\"")?,
+                        Some(Web::Own) => writeln!(f, "http = \"self\"")?,
+                        None => {}
                     }
                 }
             }

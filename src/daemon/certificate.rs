@@ -1,25 +1,26 @@
 //! Watches the certificate files: looks at them now and then, and says what became of a change.
 
-use crate::config::{Certificate, CertificateFiles, Complaint, Host, Stamp};
+use crate::config::{Certificate, Complaint, Host, Stamp, Tls};
 
 /// The files in use.
 pub(super) struct Watched {
-    files: CertificateFiles,
-    seen: Stamp,
+    files: Tls,
+    seen: Vec<Stamp>,
     /// A change that could not be used when it was first seen: half of it may still be on its way.
-    doubtful: Option<Stamp>,
+    doubtful: Option<Vec<Stamp>>,
 }
 
 /// What became of the files since the last look.
 pub(super) enum Change {
     None,
     Good(Certificate),
-    Bad(Complaint),
+    /// Each with the key of `[tls]` that it is about.
+    Bad(Vec<(String, Complaint)>),
 }
 
 impl Watched {
     /// Files that were read just now.
-    pub(super) fn new(files: CertificateFiles) -> Self {
+    pub(super) fn new(files: Tls) -> Self {
         Self {
             seen: files.stamp(),
             files,
@@ -40,9 +41,9 @@ impl Watched {
                 self.doubtful = None;
                 Change::Good(certificate)
             }
-            Err(complaint) if self.doubtful.as_ref() == Some(&stamp) => {
+            Err(complaints) if self.doubtful.as_ref() == Some(&stamp) => {
                 self.seen = stamp;
-                Change::Bad(complaint)
+                Change::Bad(complaints)
             }
             Err(_) => {
                 self.doubtful = Some(stamp);

@@ -2,7 +2,8 @@
 //!
 //! They have a listener and a thread of their own, answer nothing but GET, take no input, and hold few connections
 //! for a short time: whoever plays with them cannot touch the relay. There is no password and no write access, so
-//! the listener belongs on loopback or a private network.
+//! the listener belongs on loopback or a private network. `/healthz` and `/readyz` tell strangers nothing, and may
+//! be served to web clients of the relay's own listeners.
 
 mod guard;
 mod page;
@@ -110,6 +111,22 @@ pub async fn bind(settings: Settings) -> io::Result<TcpListener> {
 /// If the listener breaks.
 pub async fn serve(listener: TcpListener, source: Source) -> io::Result<()> {
     axum::serve(Guarded::new(listener), router(source)).await
+}
+
+/// Serves the pages that tell whether the server lives, and nothing of what it does: for web clients of the
+/// relay's own listeners, whoever they are.
+///
+/// # Errors
+/// If the listener breaks.
+pub async fn serve_public(listener: TcpListener, source: Source) -> io::Result<()> {
+    axum::serve(Guarded::new(listener), public(source)).await
+}
+
+fn public(source: Source) -> Router {
+    Router::new()
+        .route("/healthz", get(health))
+        .route("/readyz", get(readiness))
+        .with_state(source)
 }
 
 fn router(source: Source) -> Router {

@@ -31,8 +31,17 @@ pub struct Listen {
     /// The proxies that clients come through, with a PROXY header at the beginning of each connection; nobody
     /// else is let in then. Empty where clients come themselves.
     pub proxies: Vec<IpNet>,
-    /// The web server that web clients are passed on to.
-    pub web: Option<SocketAddr>,
+    /// Where web clients are passed on to that come to a stream listener; nowhere, and they are closed.
+    pub web: Option<Web>,
+}
+
+/// Where web clients are passed on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Web {
+    /// A web server that speaks HTTP/1.1 over plain TCP.
+    Backend(SocketAddr),
+    /// Pages of this server's own. The plane has none: whoever has puts their address in this place.
+    Own,
 }
 
 impl Listen {
@@ -43,6 +52,14 @@ impl Listen {
             transport,
             proxies: Vec::new(),
             web: None,
+        }
+    }
+
+    /// The web server for web clients, if there is one.
+    pub(super) fn backend(&self) -> Option<SocketAddr> {
+        match self.web? {
+            Web::Backend(address) => Some(address),
+            Web::Own => None,
         }
     }
 

@@ -40,8 +40,9 @@ use tokio::sync::oneshot;
 
 pub use carry::Carry;
 pub use dtls::{Identity, UnfitKey};
-pub use listener::{Adopted, Listen};
+pub use listener::{Adopted, Listen, Web};
 pub use ports::{RelayAddress, RelayRange};
+pub use tls::ByName;
 
 use crate::metrics::{PortPool, Snapshot};
 use crate::turn::{self, TicketKey};

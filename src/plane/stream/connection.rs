@@ -44,7 +44,7 @@ pub(super) struct Task {
 impl Task {
     /// Serves the client from its first byte to its last.
     pub(super) async fn run(self, stream: TcpStream, door: Door) {
-        let web = door.listen.web;
+        let web = door.listen.backend();
         let opened = tokio::select! {
             opened = timeout(OPENING, self.open(stream, door)) => opened.ok().flatten(),
             () = self.queue.closed() => None,

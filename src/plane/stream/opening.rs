@@ -82,7 +82,7 @@ impl Task {
                 tls::begins_with(first[0]) && door.tls.is_some()
             }
         };
-        let has_web = door.listen.web.is_some();
+        let has_web = door.listen.backend().is_some();
         if !shakes {
             let mut buffer = BytesMut::with_capacity(READ_AHEAD);
             let is_web = has_web && begins_with_request(&mut stream, &mut buffer).await?;
