@@ -285,7 +285,7 @@ impl Call {
     fn association(&self) -> &Association {
         match &self.client.link {
             Link::Dtls(association) => association,
-            Link::Udp(_) | Link::Tcp(..) => unreachable!(),
+            Link::Udp(_) | Link::Tcp(..) | Link::Over(..) => unreachable!(),
         }
     }
 

@@ -135,7 +135,14 @@ pub(crate) enum Link {
     Udp(UdpSocket),
     Tcp(TcpStream, Vec<u8>),
     Dtls(Box<dtls::Association>),
+    /// Something that a stream carries, TLS as a rule, and the stream itself.
+    Over(Box<dyn Duplex>, TcpStream, Vec<u8>),
 }
+
+/// Both ways of a stream.
+pub(crate) trait Duplex: Read + Write + Send {}
+
+impl<T: Read + Write + Send> Duplex for T {}
 
 /// A client with credentials.
 pub(crate) struct Client {
@@ -167,6 +174,18 @@ impl Client {
     pub(crate) fn dtls(server: SocketAddr) -> Self {
         let association = dtls::Association::connect(server);
         Self::new(Link::Dtls(Box::new(association)))
+    }
+
+    /// A client on a stream that exists already.
+    pub(crate) fn on(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::new(Link::Tcp(stream, Vec::new()))
+    }
+
+    /// A client on what `stream` carries.
+    pub(crate) fn over(carried: impl Duplex + 'static, stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::new(Link::Over(Box::new(carried), stream, Vec::new()))
     }
 
     pub(crate) fn new(link: Link) -> Self {
@@ -259,7 +278,7 @@ impl Client {
         self.send(&channel_data(
             channel,
             data,
-            matches!(self.link, Link::Tcp(..)),
+            !matches!(self.link, Link::Udp(_) | Link::Dtls(_)),
         ));
     }
 
@@ -282,6 +301,10 @@ impl Client {
             Link::Udp(socket) => assert_eq!(socket.send(bytes).unwrap(), bytes.len()),
             Link::Tcp(stream, _) => stream.write_all(bytes).unwrap(),
             Link::Dtls(association) => association.send(bytes),
+            Link::Over(carried, ..) => {
+                carried.write_all(bytes).unwrap();
+                carried.flush().unwrap();
+            }
         }
     }
 
@@ -331,7 +354,9 @@ impl Client {
     pub(crate) fn set_timeout(&mut self, timeout: Duration) {
         match &mut self.link {
             Link::Udp(socket) => socket.set_read_timeout(Some(timeout)).unwrap(),
-            Link::Tcp(stream, _) => stream.set_read_timeout(Some(timeout)).unwrap(),
+            Link::Tcp(stream, _) | Link::Over(_, stream, _) => {
+                stream.set_read_timeout(Some(timeout)).unwrap();
+            }
             Link::Dtls(association) => association.set_timeout(timeout),
         }
     }
@@ -345,18 +370,24 @@ impl Client {
                 buffer.truncate(length);
                 Some(buffer)
             }
-            Link::Tcp(stream, buffer) => loop {
-                if let Frame::Whole { frame, message } = next_frame(buffer) {
-                    let mut whole: Vec<u8> = buffer.drain(..frame).collect();
-                    whole.truncate(message);
-                    return Some(whole);
-                }
-                let mut more = [0; 4096];
-                match stream.read(&mut more) {
-                    Ok(length @ 1..) => buffer.extend_from_slice(&more[..length]),
-                    Ok(0) | Err(_) => return None,
-                }
-            },
+            Link::Tcp(stream, buffer) => next_message(stream, buffer),
+            Link::Over(carried, _, buffer) => next_message(carried, buffer),
+        }
+    }
+}
+
+/// The next message of a stream; what follows it stays in `buffer`.
+fn next_message(stream: &mut impl Read, buffer: &mut Vec<u8>) -> Option<Vec<u8>> {
+    loop {
+        if let Frame::Whole { frame, message } = next_frame(buffer) {
+            let mut whole: Vec<u8> = buffer.drain(..frame).collect();
+            whole.truncate(message);
+            return Some(whole);
+        }
+        let mut more = [0; 4096];
+        match stream.read(&mut more) {
+            Ok(length @ 1..) => buffer.extend_from_slice(&more[..length]),
+            Ok(0) | Err(_) => return None,
         }
     }
 }
