@@ -1,4 +1,5 @@
 //! RFC 8656 §11.5 at the border of the machine \[D4\]: what a client is told of ICMP errors.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod support;
 
