@@ -7,6 +7,8 @@
 
 #[path = "clients/inside.rs"]
 mod inside;
+#[path = "clients/nat.rs"]
+mod nat;
 #[path = "clients/peer.rs"]
 mod peer;
 #[path = "clients/redirect.rs"]
@@ -24,6 +26,7 @@ mod turn_crate;
 
 use serde_json::{Value, json};
 
+use nat::{Nat, Ports};
 use peer::{Kind, Peer, Transport, call};
 use rig::{Host, Rig};
 use server::{Credential, NAMED, SECRET, Server, Setup};
@@ -344,6 +347,95 @@ fn uclient_connects_over_tcp_relays() {
         ..Setup::default()
     };
     uclient_at(&setup, &["-T"], &[&[], &["-x"]]);
+}
+
+/// \[5780-2\] \[5780-3\] coturn's probe finds out what there is before it: nothing, ...
+#[test]
+fn natdiscovery_finds_no_nat() {
+    let Some(rig) = discovery_rig() else {
+        return;
+    };
+    let _server = Server::start_with(&rig, &discovery());
+    let probe = |flags: &[&str]| {
+        let arguments = [flags, &["-L", "10.99.1.2", "10.99.0.1"]].concat();
+        rig.run(Host::A, "turnutils_natdiscovery", &arguments)
+    };
+    // Also with 1500 bytes of PADDING, which do not fit into one packet.
+    for padding in [&[][..], &["-P"]] {
+        let mapping = probe(&[&["-m"], padding].concat());
+        assert!(mapping.contains("No NAT! (Endpoint Independent Mapping)"));
+        assert_eq!(verdict(&mapping), "NAT with Endpoint Independent Mapping!");
+        let filtering = probe(&[&["-f"], padding].concat());
+        assert!(filtering.contains("Response origin: : 10.99.2.1:3479"));
+        assert_eq!(
+            verdict(&filtering),
+            "NAT with Endpoint Independent Filtering!"
+        );
+    }
+    // The second answer is wanted at the port that the first question came from (RESPONSE-PORT).
+    let lifetime = probe(&["-t", "-T", "1"]);
+    assert!(lifetime.contains("RFC 5780 response 2"), "{lifetime}");
+    assert!(!lifetime.contains("timeout"), "{lifetime}");
+}
+
+/// ... a NAT that keeps ports, ...
+#[test]
+fn natdiscovery_finds_a_nat_that_keeps_ports() {
+    let Some(rig) = discovery_rig() else {
+        return;
+    };
+    assert_eq!(
+        behind(&rig, Ports::Preserved),
+        [
+            "NAT with Endpoint Independent Mapping!",
+            "NAT with Address and Port Dependent Filtering!"
+        ]
+    );
+}
+
+/// ... or one that takes another port for each place that is asked, and lets in nobody else.
+#[test]
+fn natdiscovery_finds_a_symmetric_nat() {
+    let Some(rig) = discovery_rig() else {
+        return;
+    };
+    assert_eq!(
+        behind(&rig, Ports::Random),
+        [
+            "NAT with Address and Port Dependent Mapping!",
+            "NAT with Address and Port Dependent Filtering!"
+        ]
+    );
+}
+
+/// What the probe says of mapping and of filtering behind such a NAT.
+fn behind(rig: &Rig, ports: Ports) -> [String; 2] {
+    let _server = Server::start_with(rig, &discovery());
+    let nat = Nat::new(rig, ports);
+    ["-m", "-f"].map(|flag| verdict(&nat.run("turnutils_natdiscovery", &[flag, "10.99.0.1"])))
+}
+
+fn discovery_rig() -> Option<Rig> {
+    if server::is_coturn() {
+        tool::say_skipped("coturn is given no second address");
+        return None;
+    }
+    rig_with(&[Tool::NatDiscovery])
+}
+
+/// Two addresses of the server with the same two ports.
+fn discovery() -> Setup {
+    Setup {
+        more: "[nat_discovery]\naddresses = [\"10.99.0.1:3478\", \"10.99.2.1:3479\"]\n".into(),
+        ..Setup::default()
+    }
+}
+
+/// The last word of the probe.
+fn verdict(output: &str) -> String {
+    let mut lines = output.lines().rev();
+    let last = lines.find(|line| !line.is_empty() && !line.starts_with('='));
+    last.unwrap_or_default().to_owned()
 }
 
 /// Lets coturn's load generator send through the relay, to a peer that sends back and between its own clients.

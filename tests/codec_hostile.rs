@@ -5,8 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use proptest::prelude::*;
 use turnd::stun::framing::{Frame, next_frame, next_frame_within};
 use turnd::stun::{
-    Attribute, ChannelData, Class, Integrity, Key, Kind, Message, Method, ParseError,
-    PasswordAlgorithm, TransactionId, Writer,
+    Attribute, ChannelData, Class, ClassicMessage, Integrity, Key, Kind, Message, Method,
+    ParseError, PasswordAlgorithm, TransactionId, Writer,
 };
 
 use allocations::{Counting, allocations};
@@ -301,6 +301,11 @@ fn look(bytes: &[u8]) -> u64 {
         Ok(message) => look_at_message(&message, &mut seen),
         Err(error) => error.hash(&mut seen),
     }
+    if let Some(classic) = ClassicMessage::parse(bytes) {
+        (classic.method(), classic.class(), classic.transaction_id()).hash(&mut seen);
+        classic.change_request().hash(&mut seen);
+        classic.required().for_each(|kind| kind.hash(&mut seen));
+    }
     seen.finish()
 }
 
@@ -365,6 +370,12 @@ fn look_at_message(message: &Message<'_>, seen: &mut impl Hasher) {
 fn corpus() -> Vec<Vec<u8>> {
     let mut items = vec![
         header(),
+        [
+            &[0, 1, 0, 12][..],
+            b"sixteen bytes id",
+            &[0, 3, 0, 4, 0, 0, 0, 6, 0, 2, 0, 0],
+        ]
+        .concat(),
         vec![0x40, 1, 0, 3, 1, 2, 3],
         vec![0x4F, 0xFF, 0, 9, 1],
         vec![],

@@ -306,7 +306,8 @@ impl Rig {
         &self.dir
     }
 
-    fn namespace(&self, host: Host) -> String {
+    /// Returns the name of a host's namespace.
+    pub(crate) fn namespace(&self, host: Host) -> String {
         format!("{}-{}", self.stem, host.letter())
     }
 }
@@ -371,7 +372,7 @@ fn sweep() {
 }
 
 /// Ends what runs in a namespace, then removes it. That it is not there is no fault.
-fn remove_host(name: &str) {
+pub(crate) fn remove_host(name: &str) {
     if Path::new("/run/netns").join(name).exists() {
         let script = format!("for pid in $(ip netns pids {name}); do kill -KILL $pid; done");
         _ = Command::new("sh")

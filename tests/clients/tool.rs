@@ -12,6 +12,8 @@ pub(crate) enum Tool {
     CoturnClients,
     /// The command of OpenSSL.
     OpenSsl,
+    /// coturn's probe of NATs, and a NAT.
+    NatDiscovery,
     /// Debian's browser, with Node, which drives it, and the certificate store's tool.
     Chromium,
     /// Python with aiortc.
@@ -83,6 +85,7 @@ impl Tool {
                 command("turnutils_stunclient"),
             ],
             Self::OpenSsl => vec![command("openssl")],
+            Self::NatDiscovery => vec![command("turnutils_natdiscovery"), command("nft")],
             Self::Chromium => vec![
                 command("chromium"),
                 command("node"),
