@@ -26,6 +26,8 @@ pub(crate) struct Ground {
     /// Sends everybody to the first of its other addresses, and serves there.
     pub(crate) anycast: Option<Server>,
     pub(crate) logins: Logins,
+    /// What `full` shares with an authorization server.
+    pub(crate) oauth: Option<SharedKey>,
     pub(crate) hosts: Hosts,
     /// How long something that must come is waited for.
     pub(crate) patience: Duration,
@@ -43,6 +45,14 @@ pub(crate) struct Server {
     pub(crate) others: Vec<SocketAddr>,
     /// Where clients find out about their NATs: two addresses with different ports, that tell of each other.
     pub(crate) discovery: Option<[SocketAddr; 2]>,
+}
+
+/// A key of an authorization server (RFC 7635), for AES-256-GCM.
+#[derive(Clone)]
+pub(crate) struct SharedKey {
+    pub(crate) kid: String,
+    pub(crate) key: [u8; 32],
+    pub(crate) server: String,
 }
 
 /// Whom the server knows.
@@ -209,20 +219,25 @@ impl Logins {
     }
 
     /// A name that is good for so many seconds more, or was until that long ago.
-    #[expect(clippy::disallowed_methods, reason = "the expiry is a time of day")]
     pub(crate) fn lasting(&self, seconds: i64, name: &str) -> Seen<Login> {
         let missing = || Trouble::absent("no shared secret");
         let secret = self.secret.as_ref().ok_or_else(missing)?;
-        let now = std::time::SystemTime::now();
-        let now = now
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_err(|error| error.to_string())?
-            .as_secs();
-        let user = format!("{}:{name}", now.saturating_add_signed(seconds));
+        let user = format!("{}:{name}", now()?.saturating_add_signed(seconds));
         let mut mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).expect("any key");
         mac.update(user.as_bytes());
         let password =
             base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
         Ok(Login { user, password })
     }
+}
+
+/// The time of day, in seconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "credentials expire by the time of day"
+)]
+pub(crate) fn now() -> Seen<u64> {
+    let now = std::time::SystemTime::now();
+    let since = now.duration_since(std::time::UNIX_EPOCH);
+    Ok(since.map_err(|error| error.to_string())?.as_secs())
 }

@@ -175,6 +175,7 @@ fn elsewhere(server: &str) -> Result<Ground, String> {
         redirect: None,
         anycast: None,
         logins,
+        oauth: None,
         hosts: Hosts::Here(here),
         patience: Duration::from_secs(5),
     })

@@ -39,6 +39,7 @@ pub(crate) mod attr {
     pub(crate) const EVEN_PORT: u16 = 0x0018;
     pub(crate) const REQUESTED_TRANSPORT: u16 = 0x0019;
     pub(crate) const DONT_FRAGMENT: u16 = 0x001A;
+    pub(crate) const ACCESS_TOKEN: u16 = 0x001B;
     pub(crate) const MESSAGE_INTEGRITY_SHA256: u16 = 0x001C;
     pub(crate) const PASSWORD_ALGORITHM: u16 = 0x001D;
     pub(crate) const USERHASH: u16 = 0x001E;
@@ -56,6 +57,7 @@ pub(crate) mod attr {
     pub(crate) const FINGERPRINT: u16 = 0x8028;
     pub(crate) const RESPONSE_ORIGIN: u16 = 0x802B;
     pub(crate) const OTHER_ADDRESS: u16 = 0x802C;
+    pub(crate) const THIRD_PARTY_AUTHORIZATION: u16 = 0x802E;
     pub(crate) const MOBILITY_TICKET: u16 = 0x8030;
 }
 
@@ -94,6 +96,11 @@ impl Key {
 
     pub(crate) fn sha256(user: &[u8], realm: &[u8], password: &[u8]) -> Self {
         Self(sha2::Sha256::digest([user, b":", realm, b":", password].concat()).to_vec())
+    }
+
+    /// A key as it is.
+    pub(crate) fn raw(bytes: &[u8]) -> Self {
+        Self(bytes.to_vec())
     }
 
     fn sha1_of(&self, parts: &[&[u8]]) -> Vec<u8> {

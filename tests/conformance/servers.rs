@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU16;
 use std::time::Duration;
 
+use base64::Engine as _;
+
 use crate::client::Login;
-use crate::ground::{Ground, Hosts, Logins, Server};
+use crate::ground::{Ground, Hosts, Logins, Server, SharedKey};
 
 /// Which of its configurations a server runs in.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,7 +76,7 @@ pub(crate) fn turnd() -> Running {
         ([127, 1, 0, 1], 3480).into(),
         ([127, 1, 0, 101], 3481).into(),
     ];
-    start(("turnd", 0), discovery, |kind, dir, server, full| {
+    let mut running = start(("turnd", 0), discovery, |kind, dir, server, full| {
         let config = dir.join(format!("{}.toml", kind.name()));
         private(&config, &turnd_config(kind, server, full));
         let socket = dir.join(format!("{}.notify", kind.name()));
@@ -92,7 +94,13 @@ pub(crate) fn turnd() -> Running {
         let mut process = logged(command, &dir.join(format!("{}.log", kind.name())));
         await_ready(&notices, &mut process);
         process
-    })
+    });
+    running.ground.oauth = Some(SharedKey {
+        kid: KID.into(),
+        key: TOKEN_KEY,
+        server: REALM.into(),
+    });
+    running
 }
 
 /// Debian's coturn.
@@ -131,6 +139,8 @@ fn start(
     fs::create_dir_all(&dir).expect("a directory for temporary files");
     private(&dir.join("secret"), SECRET);
     private(&dir.join(USER), PASSWORD);
+    let key = base64::engine::general_purpose::STANDARD.encode(TOKEN_KEY);
+    private(&dir.join("token-key"), &key);
     certificate(&dir);
     let mut servers = KINDS.map(|kind| Server::of(kind, number));
     servers[0].discovery = Some(discovery);
@@ -160,6 +170,7 @@ fn ground([full, plain, tiny, redirect, anycast]: &[Server; 5]) -> Ground {
                 password: PASSWORD.into(),
             }),
         },
+        oauth: None,
         hosts: Hosts::Namespace(Arc::new(AtomicU16::new(1))),
         patience: PATIENCE,
     }
@@ -238,14 +249,21 @@ fn turnd_config(kind: Kind, server: &Server, full: &Server) -> String {
         .map(|address| format!("'{}'", address.ip()))
         .collect();
     let (first, last) = kind.relay_ports();
+    let oauth = match full {
+        true => format!(
+            "[auth.oauth]\nserver_name = '{REALM}'\nkeys = [{{ kid = '{KID}', file = 'token-key', algorithm = 'A256GCM' }}]\n"
+        ),
+        false => String::new(),
+    };
     let algorithms = if full { "'sha256', 'md5'" } else { "'md5'" };
     format!(
-        "[server]\nrealm = '{REALM}'\nsoftware = {full}\nmobility = {full}\nworkers = 2\n\
+        "[server]\nrealm = '{REALM}'\nsoftware = {full}\nmobility = {full}\nrfc3489 = {full}\nworkers = 2\n\
          {listen}\
          [relay]\naddresses = [{}]\nports = '{first}-{last}'\n\
          [auth]\nsecrets = [{{ file = 'secret' }}]\n\
          users = [{{ name = '{USER}', password_file = '{USER}' }}]\n\
          password_algorithms = [{algorithms}]\n\
+         {oauth}\
          [limits]\nunauthenticated_replies = 0\nper_user = {}\nper_client = 100000\n\
          [peers]\nallow = ['127.0.0.0/8', 'fd00::/8']\n\
          [tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'\n\
@@ -419,6 +437,8 @@ pub(crate) fn build_network() {
 
 const INSIDE: &str = "TURND_CONFORMANCE_INSIDE";
 pub(crate) const SECRET: &str = "north-north-north-and-north-again";
+const KID: &str = "north";
+const TOKEN_KEY: [u8; 32] = [0x35; 32];
 const USER: &str = "harbour";
 const PASSWORD: &str = "a long and winding password of these checks";
 pub(crate) const REALM: &str = "turn.test";

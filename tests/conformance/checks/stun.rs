@@ -88,8 +88,8 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         id: "S11",
         rfc: "RFC 8489",
         section: "12",
-        title: "Binding is answered over UDP and TCP, to anybody, without FINGERPRINT and without redirecting",
-        proofs: &[Shown(s11_binding)],
+        title: "Binding is answered over UDP and TCP, to anybody, without FINGERPRINT and without redirecting; on request to clients of RFC 3489, too",
+        proofs: &[Shown(s11_binding), Shown(s11_rfc_3489)],
     },
     Statement {
         id: "S12",
@@ -338,6 +338,29 @@ fn s11_binding(ground: &Ground) -> Seen {
         );
         ensure!(!answer.has(attr::ALTERNATE_SERVER), "Binding is redirected");
     }
+    Ok(())
+}
+
+fn s11_rfc_3489(ground: &Ground) -> Seen {
+    let client = ground.client()?;
+    let socket = client.link.socket()?;
+    // No cookie, and an id of sixteen bytes.
+    let mut request = Build::binding().bytes();
+    request[4..8].copy_from_slice(b"old!");
+    socket.send_to(&request, client.link.server)?;
+    let mut answer = [0; 1500];
+    let (length, _) = socket
+        .recv_from(&mut answer)
+        .map_err(|_| "no answer to a request of RFC 3489")?;
+    let answer = &answer[..length];
+    let port = client.link.local()?.port().to_be_bytes();
+    let mapped = [&[0, 1, 0, 8, 0, 1][..], &port].concat();
+    ensure!(
+        answer.starts_with(&[1, 1])
+            && answer.get(4..20) == request.get(4..20)
+            && answer.windows(8).any(|part| part == mapped),
+        "{answer:02x?} without the id or MAPPED-ADDRESS"
+    );
     Ok(())
 }
 
