@@ -14,13 +14,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aes_gcm::Aes256Gcm;
+use aes_gcm::aead::AeadInOut as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustix::process::Signal;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use turnd::stun::{Attribute, Class, Integrity, Key, Message, Method, TransactionId, Writer};
+use turnd::stun::{
+    Attribute, Class, Integrity, Key, Message, Method, PasswordAlgorithm, TransactionId, Writer,
+};
 
 use process::{Place, SECRET, Start, certificate, free_address};
 use wire::{Client, PATIENCE};
@@ -236,6 +240,42 @@ fn what_waits_for_a_restart_is_named() {
     daemon.signal(Signal::HUP);
     assert_eq!(daemon.log("waits for a restart")["key"], "listen");
     daemon.log("configuration reloaded");
+}
+
+/// RFC 7635: from the file of the key to the end of the allocation.
+#[test]
+fn a_token_lets_in_until_its_key_is_taken_out() {
+    const KEY: [u8; 32] = *b"MARKER-a-key-of-thirty-two-bytes";
+    const MAC_KEY: [u8; 20] = [9; 20];
+    let key = |_: &[u8]| Key::from_bytes(PasswordAlgorithm::Md5, &MAC_KEY).unwrap();
+    let oauth = |kids: &[&str]| {
+        let keys: Vec<String> = kids
+            .iter()
+            .map(|kid| format!("{{ kid = '{kid}', file = 'k' }}"))
+            .collect();
+        let keys = keys.join(", ");
+        format!("[auth.oauth]\nserver_name = 'turn.test'\nkeys = [{keys}]")
+    };
+    let start = Start::with(&oauth(&["k1", "k2"]));
+    start.place.write("k", &STANDARD.encode(KEY));
+    let mut daemon = start.ready();
+    let token = access_token(&KEY, "turn.test", &MAC_KEY);
+    let login = |kid, lifetime| login_by(daemon.udp, kid, &key, Some(&token), lifetime);
+    assert_eq!(login("k1", REFRESH_NOTHING), (0, 0));
+    assert_eq!(login("k2", REFRESH_NOTHING), (0, 0));
+    daemon.configure(&oauth(&["k2"]));
+    daemon.signal(Signal::HUP);
+    daemon.log("configuration reloaded");
+    let login = |kid, lifetime| login_by(daemon.udp, kid, &key, Some(&token), lifetime);
+    assert_eq!(login("k1", REFRESH_NOTHING), (401, 401));
+    assert_eq!(login("k2", REFRESH_NOTHING), (0, 0));
+    daemon.configure("");
+    daemon.signal(Signal::HUP);
+    daemon.log("configuration reloaded");
+    let login = |kid, lifetime| login_by(daemon.udp, kid, &key, Some(&token), lifetime);
+    assert_eq!(login("k2", REFRESH_NOTHING), (420, 420));
+    let said = daemon.all_said();
+    assert!(!said.contains("MARKER") && !said.contains(&STANDARD.encode(KEY)));
 }
 
 #[test]
@@ -634,6 +674,18 @@ fn minted(username: &str) -> (String, String) {
 
 /// Allocates and refreshes; the codes of both answers, 0 for success.
 fn login(server: SocketAddr, username: &str, password: &str, lifetime: u32) -> (u16, u16) {
+    let key = |realm: &[u8]| Key::md5(username.as_bytes(), realm, password.as_bytes());
+    login_by(server, username, &key, None, lifetime)
+}
+
+/// The same with any key, and with an access token.
+fn login_by(
+    server: SocketAddr,
+    username: &str,
+    key: &dyn Fn(&[u8]) -> Key,
+    token: Option<&[u8]>,
+    lifetime: u32,
+) -> (u16, u16) {
     let client = UdpSocket::bind("127.0.0.1:0").unwrap();
     client.connect(server).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -647,7 +699,7 @@ fn login(server: SocketAddr, username: &str, password: &str, lifetime: u32) -> (
     let challenge = Message::parse(&challenge).unwrap();
     let realm = challenge.realm().unwrap().unwrap();
     let nonce = challenge.nonce().unwrap().unwrap();
-    let key = Key::md5(username.as_bytes(), realm, password.as_bytes());
+    let key = key(realm);
     let signed = |method: Method, put: &dyn Fn(&mut Writer<'_>)| {
         let mut bytes = Vec::new();
         let mut writer = Writer::new(&mut bytes, Class::Request, method, TransactionId([2; 12]));
@@ -655,6 +707,9 @@ fn login(server: SocketAddr, username: &str, password: &str, lifetime: u32) -> (
         writer.bytes(Attribute::USERNAME, username.as_bytes());
         writer.bytes(Attribute::REALM, realm);
         writer.bytes(Attribute::NONCE, nonce);
+        if let Some(token) = token {
+            writer.bytes(Attribute::ACCESS_TOKEN, token);
+        }
         writer.finish_with_integrity(&key, Integrity::Sha1);
         code(&ask(&bytes))
     };
@@ -663,6 +718,32 @@ fn login(server: SocketAddr, username: &str, password: &str, lifetime: u32) -> (
         writer.u32(Attribute::LIFETIME, lifetime);
     });
     (allocated, refreshed)
+}
+
+/// A token of an hour from now on (RFC 7635 §6.2).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the time in a token is a time of day"
+)]
+fn access_token(key: &[u8; 32], server_name: &str, mac_key: &[u8; 20]) -> Vec<u8> {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let timestamp = since.unwrap().as_secs() << 16;
+    let mut block = [
+        &[0, 20],
+        &mac_key[..],
+        &timestamp.to_be_bytes(),
+        &3600_u32.to_be_bytes(),
+    ]
+    .concat();
+    let nonce = *b"twelve bytes";
+    let tag = Aes256Gcm::new(key.into())
+        .encrypt_inout_detached(
+            &nonce.into(),
+            server_name.as_bytes(),
+            block.as_mut_slice().into(),
+        )
+        .unwrap();
+    [&[0, 12], &nonce[..], &block, &tag[..]].concat()
 }
 
 fn udp_wanted(writer: &mut Writer<'_>) {
