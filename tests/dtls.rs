@@ -14,7 +14,7 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use turnd::metrics::{Direction, Snapshot};
 use turnd::plane::Listen;
 use turnd::stun::{Attribute, Method};
-use turnd::turn::{Cause, Family, Transport};
+use turnd::turn::{Cause, Family, Settings, Transport};
 
 use process::{Daemon, Start, certificate, free_address};
 use wire::dtls::{Association, client_hello, identity};
@@ -158,6 +158,67 @@ fn s7350_a_client_may_begin_afresh_from_the_same_port() {
     after.allocate();
     let Snapshot { cells, ports, .. } = plane.snapshot();
     assert_eq!((ports.used, cells.dtls.associations), (1, 1));
+}
+
+/// \[8016-1\] From UDP to DTLS and back, most of the time to another worker.
+#[test]
+fn s8016_1_an_allocation_moves_to_dtls_and_back() {
+    let (plane, dtls) = plane_with(3, |settings| settings.mobility = true);
+    let peer = peer("127.0.0.2");
+    let at = peer.local_addr().unwrap();
+    let ticket_of = |answer: wire::Answer| {
+        let message = answer.success();
+        let (_, ticket) = message
+            .attributes()
+            .find(|(attribute, _)| *attribute == Attribute::MOBILITY_TICKET)
+            .unwrap();
+        ticket.to_vec()
+    };
+    let mut client = Client::udp(plane.udp);
+    let mut ticket = ticket_of(client.request(Method::ALLOCATE, |writer| {
+        writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+        writer.bytes(Attribute::MOBILITY_TICKET, b"");
+    }));
+    assert_eq!(client.bind(0x4000, at).code(), 0);
+    for round in 0..12 {
+        client = match round % 2 {
+            0 => Client::dtls(dtls),
+            _ => Client::udp(plane.udp),
+        };
+        ticket = ticket_of(client.request(Method::REFRESH, |writer| {
+            writer.bytes(Attribute::MOBILITY_TICKET, &ticket);
+        }));
+        let word = [round; 100];
+        client.send_channel(0x4000, &word);
+        let (heard, relayed) = receive_from(&peer);
+        assert_eq!(heard, word);
+        peer.send_to(&word, relayed).unwrap();
+        assert_eq!(client.receive_channel(), (0x4000, word.to_vec()));
+    }
+    let Snapshot { cells, ports, .. } = plane.snapshot();
+    assert_eq!(ports.used, 1);
+    assert!(cells.passed_on > 0, "no move to another worker");
+}
+
+/// \[S11\] RFC 8489 §11: a request without the magic cookie gets 500, an indication nothing.
+#[test]
+fn s11_classic_stun_is_refused_over_dtls() {
+    let (_plane, dtls) = plane_with(1, |settings| settings.rfc3489 = true);
+    let mut client = Client::dtls(dtls);
+    let classic = |kind: u8| [&[0, kind, 0, 0][..], &[7; 16]].concat();
+    client.send(&classic(0x01));
+    let answer = client.receive();
+    assert_eq!(
+        (&answer[..2], &answer[4..20]),
+        (&[1, 0x11][..], &[7; 16][..])
+    );
+    // ERROR-CODE, the first attribute: class and number.
+    assert_eq!(
+        (&answer[20..22], &answer[24..28]),
+        (&[0, 9][..], &[0, 0, 5, 0][..])
+    );
+    client.send(&classic(0x11));
+    client.hears_nothing();
 }
 
 /// \[S17\] What is not encrypted is not answered, whatever it says.
@@ -313,13 +374,14 @@ impl Call {
 
 /// A plane that listens for UDP and for DTLS.
 fn plane(workers: usize) -> (Plane, SocketAddr) {
+    plane_with(workers, |_| {})
+}
+
+fn plane_with(workers: usize, change: impl FnOnce(&mut Settings)) -> (Plane, SocketAddr) {
     let dtls = free_address();
-    let plane = Plane::start_as(
-        workers,
-        vec![loopback()],
-        |_| {},
-        |settings| settings.listeners.push(Listen::new(dtls, Transport::Dtls)),
-    );
+    let plane = Plane::start_as(workers, vec![loopback()], change, |settings| {
+        settings.listeners.push(Listen::new(dtls, Transport::Dtls))
+    });
     plane.handle.replace_identity(identity());
     (plane, dtls)
 }

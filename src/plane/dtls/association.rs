@@ -170,7 +170,7 @@ impl Association {
                     };
                 }
                 // Keys for SRTP and the client's certificate: neither is asked for.
-                _ => {}
+                Output::KeyingMaterial(..) | Output::PeerCert(_) | _ => {}
             }
         }
     }

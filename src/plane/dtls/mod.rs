@@ -148,7 +148,7 @@ impl Associations {
                 }
                 Datagram::Noise => false,
             });
-        restarted.or(current.filter(|_| kind != Datagram::Noise))
+        restarted.or_else(|| current.filter(|_| kind != Datagram::Noise))
     }
 
     fn take_hello(
