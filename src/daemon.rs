@@ -17,20 +17,19 @@ mod signals;
 
 use std::fmt;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Certificate, Config, Host, Loaded, Parts, Problem, Sources};
 use crate::http::{self, Status};
-use crate::plane::{self, Adopted, Handle, Listen, Web};
+use crate::plane::{self, Adopted, Handle};
 use crate::systemd;
 use crate::turn::Transport;
 use certificate::{Change, Watched};
@@ -158,7 +157,7 @@ async fn serve(
 ) -> Result<(), Refusal> {
     let Loaded {
         config,
-        mut parts,
+        parts,
         report,
     } = loaded;
     report.warnings().for_each(log_warning);
@@ -178,15 +177,14 @@ async fn serve(
         ),
         None => None,
     };
-    let public = public_pages(&mut parts.plane.listeners).await?;
     let plane = start_plane(&parts, &adopted)?;
     let (asked, workers) = (plane.clone(), parts.plane.workers);
     let source = http::Source::new(workers, Arc::clone(&status), move || {
         let plane = asked.clone();
         async move { plane.snapshot().await }
     });
-    if let Some(listener) = public {
-        tokio::spawn(http::serve_public(listener, source.clone()));
+    if let Some(clients) = plane.web_clients() {
+        tokio::spawn(http::serve_public(clients, source.clone()));
     }
     if let Some(listener) = pages {
         tokio::spawn(http::serve(listener, source));
@@ -211,23 +209,6 @@ async fn serve(
     stop(daemon.plane);
     info!("stopped");
     Ok(())
-}
-
-/// A listener for the server's own pages, for the web clients of those that have `http = "self"`.
-async fn public_pages(listeners: &mut [Listen]) -> Result<Option<TcpListener>, Refusal> {
-    let mut own = listeners
-        .iter_mut()
-        .filter(|listen| listen.web == Some(Web::Own))
-        .peekable();
-    if own.peek().is_none() {
-        return Ok(None);
-    }
-    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let bound = http::bind(http::Settings { listen }).await;
-    let listener = bound.map_err(|error| Refusal::listen(&format!("{listen} (http)"), &error))?;
-    let pages = listener.local_addr()?;
-    own.for_each(|listen| listen.web = Some(Web::Backend(pages)));
-    Ok(Some(listener))
 }
 
 fn start_plane(parts: &Parts, adopted: &Adopted) -> Result<Handle, Refusal> {

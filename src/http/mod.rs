@@ -22,8 +22,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::Listener;
+use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::metrics::Snapshot;
 use guard::Guarded;
@@ -113,13 +115,33 @@ pub async fn serve(listener: TcpListener, source: Source) -> io::Result<()> {
     axum::serve(Guarded::new(listener), router(source)).await
 }
 
-/// Serves the pages that tell whether the server lives, and nothing of what it does: for web clients of the
-/// relay's own listeners, whoever they are.
+/// Serves the pages that tell whether the server lives, and nothing of what it does, to web clients of the
+/// relay's own listeners, whoever they are. The plane sees to it that they are few and not idle.
 ///
 /// # Errors
-/// If the listener breaks.
-pub async fn serve_public(listener: TcpListener, source: Source) -> io::Result<()> {
-    axum::serve(Guarded::new(listener), public(source)).await
+/// Never: it ends with the plane.
+pub async fn serve_public(clients: mpsc::Receiver<DuplexStream>, source: Source) -> io::Result<()> {
+    axum::serve(Passed(clients), public(source)).await
+}
+
+/// Connections that the plane passes on.
+struct Passed(mpsc::Receiver<DuplexStream>);
+
+impl Listener for Passed {
+    type Io = DuplexStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (DuplexStream, ()) {
+        match self.0.recv().await {
+            Some(client) => (client, ()),
+            // The plane has ended: nobody comes any more.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn public(source: Source) -> Router {

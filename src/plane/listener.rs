@@ -40,7 +40,7 @@ pub struct Listen {
 pub enum Web {
     /// A web server that speaks HTTP/1.1 over plain TCP.
     Backend(SocketAddr),
-    /// Pages of this server's own. The plane has none: whoever has puts their address in this place.
+    /// Whoever asked for them by [`Handle::web_clients`](super::Handle::web_clients).
     Own,
 }
 
@@ -52,14 +52,6 @@ impl Listen {
             transport,
             proxies: Vec::new(),
             web: None,
-        }
-    }
-
-    /// The web server for web clients, if there is one.
-    pub(super) fn backend(&self) -> Option<SocketAddr> {
-        match self.web? {
-            Web::Backend(address) => Some(address),
-            Web::Own => None,
         }
     }
 

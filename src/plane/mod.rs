@@ -29,14 +29,15 @@ mod worker;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rand::{TryRng as _, rngs::SysRng};
 use rustls::ServerConfig;
-use tokio::sync::oneshot;
+use tokio::io::DuplexStream;
+use tokio::sync::{mpsc, oneshot};
 
 pub use carry::Carry;
 pub use dtls::{Identity, UnfitKey};
@@ -49,8 +50,12 @@ use crate::turn::{self, TicketKey};
 use mail::{Address, Mail, Report};
 use ports::Ports;
 use reservations::Reservations;
+use stream::Site;
 use tcp_relay::Unclaimed;
 use tls::Tls;
+
+/// Web clients that wait to be served; more of them wait longer.
+const WEB_CLIENTS: usize = 16;
 
 /// A worker that has not reported after this long is counted as absent.
 const REPORT: Duration = Duration::from_secs(1);
@@ -119,12 +124,24 @@ struct Shared {
     unclaimed: Unclaimed,
     carry: Carry,
     tls: ArcSwapOption<Tls>,
+    /// Takes the web clients that are served by this process.
+    web: OnceLock<mpsc::Sender<DuplexStream>>,
     dtls: Arc<ArcSwapOption<Identity>>,
     /// What the cookies of DTLS are made from.
     cookie_seed: [u8; 32],
     addresses: Vec<Address>,
     /// Lets clients move among the workers (RFC 8016).
     ticket_key: TicketKey,
+}
+
+impl Shared {
+    /// Who serves the web clients of a listener.
+    fn site(&self, listen: &Listen) -> Option<Site> {
+        match listen.web? {
+            Web::Backend(address) => Some(Site::At(address)),
+            Web::Own => self.web.get().cloned().map(Site::Here),
+        }
+    }
 }
 
 /// A running plane. Clones stand for the same one.
@@ -170,6 +187,7 @@ pub fn start(
         unclaimed: Unclaimed::default(),
         carry: settings.carry,
         tls: ArcSwapOption::new(tls.as_deref().map(Tls::new)),
+        web: OnceLock::new(),
         dtls: Arc::default(),
         cookie_seed,
         addresses,
@@ -244,6 +262,13 @@ impl Handle {
     /// New DTLS handshakes show this identity; associations keep theirs. Without one DTLS listeners take nobody.
     pub fn replace_identity(&self, identity: Arc<Identity>) {
         self.shared.dtls.store(Some(identity));
+    }
+
+    /// The connections of web clients of listeners with [`Web::Own`], from here on. Nothing if somebody has them
+    /// already.
+    pub fn web_clients(&self) -> Option<mpsc::Receiver<DuplexStream>> {
+        let (to, from) = mpsc::channel(WEB_CLIENTS);
+        self.shared.web.set(to).ok().map(|()| from)
     }
 
     /// Refuses new allocations, or takes them again. What lives goes on.

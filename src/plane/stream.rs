@@ -28,6 +28,7 @@ use opening::Door;
 use places::Places;
 use proxy::Header;
 use queue::Queue;
+pub(super) use web::Site;
 
 use super::listener::Listen;
 use super::moved::PATHS;
@@ -142,6 +143,7 @@ impl Streams {
         stream: TcpStream,
         from: SocketAddr,
         listen: &Arc<Listen>,
+        site: Option<Site>,
         tls: Option<TlsAcceptor>,
     ) -> bool {
         let Ok(server) = stream.local_addr() else {
@@ -174,6 +176,7 @@ impl Streams {
         };
         let door = Door {
             listen: Arc::clone(listen),
+            site,
             tls,
             handshakes: Arc::clone(&self.handshakes),
         };

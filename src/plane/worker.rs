@@ -330,12 +330,11 @@ impl Worker<'_> {
             Ok((stream, from)) => {
                 let listen = &self.acceptors[acceptor].listen;
                 let tls = self.shared.tls.load();
-                let tls = tls
-                    .as_ref()
-                    .map(|tls| tls.acceptor(listen.backend().is_some()));
+                let site = self.shared.site(listen);
+                let tls = tls.as_ref().map(|tls| tls.acceptor(site.is_some()));
                 // A TLS listener without a certificate takes nobody.
                 let is_served = tls.is_some() || listen.transport != Transport::Tls;
-                let taken = is_served && self.streams.accept(now, stream, from, listen, tls);
+                let taken = is_served && self.streams.accept(now, stream, from, listen, site, tls);
                 self.cells.streams.count(taken);
             }
             Err(error) => {

@@ -26,7 +26,7 @@ use turnd::stun::{
     Attribute, Class, Integrity, Key, Message, Method, PasswordAlgorithm, TransactionId, Writer,
 };
 
-use process::{Place, SECRET, Start, certificate, free_address};
+use process::{Place, SECRET, Start, certificate, certificate_for, free_address};
 use wire::{Client, PATIENCE};
 
 // ---- the service manager ----
@@ -328,6 +328,92 @@ fn a_renewed_certificate_is_used_and_a_broken_one_is_not() {
     daemon.log("certificate renewed");
     assert!(handshake(tls, &third));
     assert_eq!(daemon.metric("turn_tls_certificate_stale") as u64, 0);
+}
+
+/// Those of several hosts are watched together: all of them change, or none.
+#[test]
+fn certificates_of_several_hosts_are_renewed_together_or_not_at_all() {
+    let start = Start::with("");
+    let address = free_address();
+    let place = start.place.0.clone();
+    let one = certificate(&place, 2040);
+    let two = certificate_for("two.test", &place, "two-", 2030);
+    let others = "others = [{ certificate = 'two-cert.pem', key = 'two-key.pem' }]";
+    start.configure(&format!(
+        "[[listen]]\naddress = '{address}'\ntransport = 'tcp'\n[tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'\n{others}"
+    ));
+    let mut daemon = start.ready();
+    assert!(handshake(address, &one) && handshake_with("two.test", address, &two));
+    let end = daemon.metric("turn_tls_certificate_expiry_timestamp_seconds");
+    assert!(
+        (end - 1_893_456_000.0).abs() < 0.5,
+        "the one that ends first: {end}"
+    );
+
+    // The first is renewed, and the second broken: both stay what they were, however it is asked for.
+    daemon.place.write("two-cert.pem", "nonsense");
+    let newer = certificate(&place, 2041);
+    let refused = daemon.log("certificate not renewed");
+    assert_eq!(refused["key"], "tls.others[0].certificate", "{refused}");
+    daemon.signal(Signal::HUP);
+    let refused = daemon.log("configuration not reloaded");
+    assert_eq!(refused["key"], "tls.others[0].certificate", "{refused}");
+    assert!(handshake(address, &one) && handshake_with("two.test", address, &two));
+    assert!(!handshake(address, &newer));
+
+    // Whole again, by the change of the file, and then by a signal.
+    let second = certificate_for("two.test", &place, "two-", 2042);
+    daemon.log("certificate renewed");
+    assert!(handshake(address, &newer) && handshake_with("two.test", address, &second));
+    assert!(!handshake_with("two.test", address, &two));
+    let third = certificate_for("two.test", &place, "two-", 2043);
+    daemon.signal(Signal::HUP);
+    daemon.log("configuration reloaded");
+    assert!(handshake_with("two.test", address, &third));
+}
+
+/// `http = "self"`: what a load balancer wants to know, on the port of the relay, and nothing more.
+#[test]
+fn the_relay_port_serves_health_and_no_metrics() {
+    let start = Start::with("");
+    let address = free_address();
+    let trusted = certificate(&start.place.0, 2040);
+    start.configure(&format!(
+        "[[listen]]\naddress = '{address}'\ntransport = 'tcp'\nhttp = 'self'\n[tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'"
+    ));
+    let mut daemon = start.ready();
+    let mut client = Client::tcp(address);
+    client.allocate();
+    let ask = |path: &str, over_tls: bool| {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let mut text = String::new();
+        if over_tls {
+            let mut stream = tls("localhost", address, &trusted);
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.read_to_string(&mut text).unwrap();
+        } else {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream.read_to_string(&mut text).unwrap();
+        }
+        text.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    for over_tls in [false, true] {
+        assert_eq!(ask("/healthz", over_tls), 200);
+        assert_eq!(ask("/readyz", over_tls), 200);
+        assert_eq!(ask("/metrics", over_tls), 404);
+        assert_eq!(ask("/", over_tls), 404);
+    }
+    assert_eq!(client.request(Method::REFRESH, |_| {}).code(), 0);
+    assert_eq!(
+        daemon.metric("turn_web_connections_total{result=\"ok\"}") as u64,
+        8
+    );
+    daemon.signal(Signal::TERM);
+    daemon.log("draining");
+    assert_eq!(ask("/readyz", true), 503, "no new calls, please");
 }
 
 // ---- the end ----
@@ -767,6 +853,24 @@ fn code(answer: &[u8]) -> u16 {
 
 /// Does a client that trusts this certificate alone come to terms with the server?
 fn handshake(server: SocketAddr, trusted: &rcgen::Certificate) -> bool {
+    handshake_with("localhost", server, trusted)
+}
+
+/// The same with another host than `localhost`.
+fn handshake_with(host: &'static str, server: SocketAddr, trusted: &rcgen::Certificate) -> bool {
+    let mut stream = tls(host, server, trusted);
+    stream.write_all(&request(Method::BINDING, |_| {})).is_ok() && {
+        let mut answer = [0; 1500];
+        stream.read(&mut answer).is_ok_and(|length| length >= 20)
+    }
+}
+
+/// A TLS client that has said nothing yet.
+fn tls(
+    host: &'static str,
+    server: SocketAddr,
+    trusted: &rcgen::Certificate,
+) -> StreamOwned<ClientConnection, TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.der().clone()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -774,13 +878,9 @@ fn handshake(server: SocketAddr, trusted: &rcgen::Certificate) -> bool {
         .with_safe_default_protocol_versions()
         .unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
-    let name = ServerName::try_from("localhost").unwrap();
+    let name = ServerName::try_from(host).unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).unwrap();
     let stream = TcpStream::connect(server).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut stream = StreamOwned::new(connection, stream);
-    stream.write_all(&request(Method::BINDING, |_| {})).is_ok() && {
-        let mut answer = [0; 1500];
-        stream.read(&mut answer).is_ok_and(|length| length >= 20)
-    }
+    StreamOwned::new(connection, stream)
 }

@@ -307,7 +307,17 @@ pub(crate) fn free_address() -> SocketAddr {
 
 /// A certificate for `localhost` with its key, good until the first day of a year, under these names.
 pub(crate) fn certificate(place: &Path, until: i32) -> rcgen::Certificate {
-    let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    certificate_for("localhost", place, "", until)
+}
+
+/// The same for another host; its files are called `{prefix}cert.pem` and `{prefix}key.pem`.
+pub(crate) fn certificate_for(
+    host: &str,
+    place: &Path,
+    prefix: &str,
+    until: i32,
+) -> rcgen::Certificate {
+    let mut parameters = rcgen::CertificateParams::new(vec![host.to_owned()]).unwrap();
     parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
     let pair = rcgen::KeyPair::generate().unwrap();
     let certificate = parameters.self_signed(&pair).unwrap();
@@ -316,10 +326,10 @@ pub(crate) fn certificate(place: &Path, until: i32) -> rcgen::Certificate {
         ("key.pem", pair.serialize_pem()),
         ("cert.pem", certificate.pem()),
     ] {
-        let draft = place.join(format!("{name}.new"));
+        let draft = place.join(format!("{prefix}{name}.new"));
         fs::write(&draft, text).unwrap();
         fs::set_permissions(&draft, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::rename(draft, place.join(name)).unwrap();
+        fs::rename(draft, place.join(format!("{prefix}{name}"))).unwrap();
     }
     certificate
 }

@@ -2,7 +2,6 @@
 //! queued. Framing state lives in the task's buffer, so no byte is lost when a read is cancelled (F08).
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +11,10 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::StreamEvent;
 use super::opening::{Door, Line, Opened};
 use super::queue::Queue;
-use super::{StreamEvent, web};
+use super::web::{self, Site};
 use crate::plane::tcp_relay::PeerConnection;
 use crate::plane::tcp_relay::splice::splice;
 use crate::stun::framing::{Frame, next_frame, next_frame_within};
@@ -44,15 +44,15 @@ pub(super) struct Task {
 impl Task {
     /// Serves the client from its first byte to its last.
     pub(super) async fn run(self, stream: TcpStream, door: Door) {
-        let web = door.listen.backend();
+        let site = door.site.clone();
         let opened = tokio::select! {
             opened = timeout(OPENING, self.open(stream, door)) => opened.ok().flatten(),
             () = self.queue.closed() => None,
         };
-        match (opened, web) {
-            (Some(opened), Some(backend)) if opened.is_web => {
+        match (opened, site) {
+            (Some(opened), Some(site)) if opened.is_web => {
                 self.tell(StreamEvent::Web(self.path)).await;
-                Box::pin(self.pass(opened, backend)).await;
+                Box::pin(self.pass(opened, site)).await;
             }
             (Some(opened), _) => {
                 let transport = opened.line.transport();
@@ -70,11 +70,11 @@ impl Task {
         let _ = self.to_worker.send(event).await;
     }
 
-    async fn pass(&self, opened: Opened, backend: SocketAddr) {
+    async fn pass(&self, opened: Opened, site: Site) {
         let passed = async {
             match opened.line {
-                Line::Tcp(stream) => web::pass(stream, opened.buffer, backend).await,
-                Line::Tls(stream) => web::pass(stream, opened.buffer, backend).await,
+                Line::Tcp(stream) => web::pass(stream, opened.buffer, site).await,
+                Line::Tls(stream) => web::pass(stream, opened.buffer, site).await,
             }
         };
         tokio::select! {

@@ -12,9 +12,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::StreamEvent;
 use super::connection::Task;
 use super::proxy::{self, Header};
-use super::{StreamEvent, web};
+use super::web::{self, Site};
 use crate::plane::listener::Listen;
 use crate::plane::tls;
 use crate::turn::Transport;
@@ -29,6 +30,8 @@ const READ_AHEAD: usize = 2048;
 /// The door that a connection came in by.
 pub(super) struct Door {
     pub(super) listen: Arc<Listen>,
+    /// Who serves web clients; nobody, if they are not served here.
+    pub(super) site: Option<Site>,
     /// With the certificate in use; nothing without one.
     pub(super) tls: Option<TlsAcceptor>,
     /// Handshakes in flight with this worker.
@@ -82,7 +85,7 @@ impl Task {
                 tls::begins_with(first[0]) && door.tls.is_some()
             }
         };
-        let has_web = door.listen.backend().is_some();
+        let has_web = door.site.is_some();
         if !shakes {
             let mut buffer = BytesMut::with_capacity(READ_AHEAD);
             let is_web = has_web && begins_with_request(&mut stream, &mut buffer).await?;

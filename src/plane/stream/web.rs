@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex, split,
+};
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
 /// The web server must accept within this time.
@@ -44,25 +46,59 @@ pub(super) fn is_request(bytes: &[u8]) -> Option<bool> {
     (!may_become).then_some(false)
 }
 
-/// Carries bytes between a web client and the web server until either has had enough. `read` is what the
-/// client has said already. A web server that does not answer ends the connection without a word.
+/// Who serves the web clients of a listener.
+#[derive(Clone)]
+pub(in crate::plane) enum Site {
+    /// A web server.
+    At(SocketAddr),
+    /// This process: it is given the far end of each connection.
+    Here(mpsc::Sender<DuplexStream>),
+}
+
+/// Carries bytes between a web client and its site until either has had enough. `read` is what the client has
+/// said already. A site that does not answer ends the connection without a word.
 pub(super) async fn pass(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     read: BytesMut,
-    backend: SocketAddr,
+    site: Site,
 ) {
-    let Ok(Ok(mut server)) = timeout(CONNECT, TcpStream::connect(backend)).await else {
+    let opened = timeout(CONNECT, async {
+        match site {
+            Site::At(address) => {
+                let mut server = TcpStream::connect(address).await?;
+                server.set_nodelay(true)?;
+                server.write_all(&read).await?;
+                Ok(Far::There(server))
+            }
+            Site::Here(pages) => {
+                let (mut near, far) = duplex(PIECE);
+                pages
+                    .send(far)
+                    .await
+                    .map_err(|_| io::ErrorKind::NotConnected)?;
+                near.write_all(&read).await?;
+                Ok::<_, io::Error>(Far::Here(near))
+            }
+        }
+    });
+    match opened.await {
+        Ok(Ok(Far::There(server))) => join(client, server).await,
+        Ok(Ok(Far::Here(pages))) => join(client, pages).await,
         // Say goodbye properly (TLS close_notify, TCP FIN), but not for long.
-        let _ = timeout(LINGER, client.shutdown()).await;
-        return;
-    };
-    let _ = server.set_nodelay(true);
-    if server.write_all(&read).await.is_err() {
-        return;
+        Ok(Err(_)) | Err(_) => drop(timeout(LINGER, client.shutdown()).await),
     }
-    drop(read);
-    let (from_server, to_server) = server.split();
-    let (from_client, to_client) = tokio::io::split(client);
+}
+
+/// The far end of a connection.
+enum Far {
+    There(TcpStream),
+    Here(DuplexStream),
+}
+
+/// Both ways between two streams.
+async fn join(client: impl AsyncRead + AsyncWrite, server: impl AsyncRead + AsyncWrite) {
+    let (from_client, to_client) = split(client);
+    let (from_server, to_server) = split(server);
     let (carried, answered) = (AtomicU64::new(0), Notify::new());
     let up = carry(from_client, to_server, &carried);
     let down = async {
@@ -77,7 +113,7 @@ pub(super) async fn pass(
     tokio::select! {
         _ = async { tokio::try_join!(up, down) } => {}
         () = over => {}
-        () = idle(&carried) => {}
+        () = idle(&carried, IDLE) => {}
     }
 }
 
@@ -87,24 +123,26 @@ async fn carry(
     mut to: impl AsyncWrite + Unpin,
     carried: &AtomicU64,
 ) -> io::Result<()> {
-    let mut piece = BytesMut::with_capacity(PIECE);
-    while from.read_buf(&mut piece).await? > 0 {
-        to.write_all_buf(&mut piece).await?;
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = from.read(&mut piece).await?;
+        if read == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&piece[..read]).await?;
         // TLS keeps records in a buffer of its own until it is flushed.
         to.flush().await?;
-        piece.clear();
         carried.fetch_add(1, Ordering::Relaxed);
         // Whoever carries much must not keep the relay waiting.
         tokio::task::yield_now().await;
     }
-    to.shutdown().await
 }
 
-/// Ends when nothing has been carried for a while.
-async fn idle(carried: &AtomicU64) {
+/// Ends when nothing has been carried for `patience`, at most twice as long.
+async fn idle(carried: &AtomicU64, patience: Duration) {
     loop {
         let before = carried.load(Ordering::Relaxed);
-        sleep(IDLE).await;
+        sleep(patience).await;
         if carried.load(Ordering::Relaxed) == before {
             return;
         }
@@ -114,6 +152,24 @@ async fn idle(carried: &AtomicU64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_carries_nothing_is_idle() {
+        let carried = AtomicU64::new(0);
+        let patience = Duration::from_millis(10);
+        let carrying = async {
+            for _ in 0..50 {
+                carried.fetch_add(1, Ordering::Relaxed);
+                sleep(patience / 10).await;
+            }
+        };
+        let long = Duration::from_secs(60);
+        tokio::select! {
+            () = idle(&carried, long) => panic!("it carries something"),
+            () = carrying => {}
+        }
+        timeout(long, idle(&carried, patience)).await.unwrap();
+    }
 
     #[test]
     fn a_request_is_told_by_its_method() {
