@@ -8,7 +8,7 @@ use std::io;
 use std::ops::AddAssign;
 
 use crate::stun::Method;
-use crate::turn::{Cause, Census, Family, MoveResult, Refusal, Traffic, Transport};
+use crate::turn::{Cause, Census, Family, Limit, MoveResult, Refusal, Traffic, Transport};
 
 /// Which way a relayed packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -424,6 +424,8 @@ pub struct Snapshot {
     pub census: Census,
     /// Connections between TCP relays and peers, in use or waiting for their client.
     pub peer_connections: u64,
+    /// How often each limit stood against an allocation.
+    pub rejected: [u64; Limit::ALL.len()],
     /// The relay ports.
     pub ports: PortPool,
     /// Workers that answered.

@@ -220,10 +220,10 @@ fn marking(workers: usize, local: &str, carry: Carry) -> Plane {
 }
 
 fn socket(client: &Client) -> &UdpSocket {
-    match &client.link {
-        wire::Link::Udp(socket) => socket,
-        _ => unreachable!("a UDP client"),
-    }
+    let wire::Link::Udp(socket) = &client.link else {
+        unreachable!("a UDP client")
+    };
+    socket
 }
 
 /// Sets DSCP and ECN of what a socket sends.

@@ -378,7 +378,7 @@ fn succeed(command: &mut Command) {
 
 /// Tells the outer run something.
 fn say(line: &str) {
-    writeln!(std::io::stdout(), "{line}").unwrap();
+    writeln!(std::io::stdout(), "{line}").expect("the outer run listens");
 }
 
 const ROLE: &str = "TURND_TEST_PATH_ROLE";

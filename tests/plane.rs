@@ -190,6 +190,21 @@ fn t2_a_reserved_port_is_redeemed_from_another_transport_and_worker() {
     }
 }
 
+/// Whichever worker meets it, a limit is the whole server's, and so is the count of those it turned away.
+#[test]
+fn what_a_limit_turns_away_is_counted_by_the_limit() {
+    let plane = Plane::start_with(2, vec![loopback()], |settings| settings.limits.per_user = 2);
+    let mut clients: Vec<Client> = (0..6).map(|_| Client::udp(plane.udp)).collect();
+    for (i, client) in clients.iter_mut().enumerate() {
+        let answer = client.request(Method::ALLOCATE, |writer| {
+            writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+        });
+        assert_eq!(answer.code(), if i < 2 { 0 } else { 486 });
+    }
+    let [user, client, total] = plane.snapshot().rejected;
+    assert_eq!((user, client, total), (4, 0, 0));
+}
+
 #[test]
 fn closing_a_connection_ends_its_allocation_and_gives_the_port_back() {
     let plane = Plane::start(1, loopback());

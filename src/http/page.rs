@@ -9,7 +9,7 @@ use prometheus::proto::{
 
 use super::{Status, process};
 use crate::metrics::{BATCH_BOUNDS, Cells, Direction, DtlsCells, DtlsDrop, Snapshot, SocketError};
-use crate::turn::{Cause, Census, Family, MoveResult, Refusal, Transport};
+use crate::turn::{Cause, Census, Family, Limit, MoveResult, Refusal, Transport};
 
 /// Makes the page.
 ///
@@ -21,6 +21,7 @@ pub(super) fn render(snapshot: &Snapshot, status: &Status) -> prometheus::Result
     page.census(&snapshot.census);
     page.traffic(&snapshot.cells);
     page.requests(&snapshot.cells);
+    page.quotas(snapshot);
     page.sockets(&snapshot.cells);
     page.dtls(&snapshot.cells.dtls);
     page.server(snapshot, status);
@@ -150,6 +151,16 @@ impl Page {
             help,
             cells.passed_on as f64,
         );
+    }
+
+    fn quotas(&mut self, snapshot: &Snapshot) {
+        let help = "Allocations that a limit stood against: limits.per_user, per_client, total.";
+        let mut family = Series::counter("turn_quota_rejected_total", help);
+        for limit in Limit::ALL {
+            let count = snapshot.rejected[limit.index()];
+            family.add(&[("limit", limit.label())], count as f64);
+        }
+        self.push(family);
     }
 
     fn sockets(&mut self, cells: &Cells) {

@@ -121,6 +121,7 @@ impl std::error::Error for StartError {
 struct Shared {
     ports: Ports,
     reservations: Reservations,
+    quotas: Arc<turn::Quotas>,
     unclaimed: Unclaimed,
     carry: Carry,
     tls: ArcSwapOption<Tls>,
@@ -184,6 +185,7 @@ pub fn start(
     let shared = Arc::new(Shared {
         ports: Ports::new(settings.relay, own, listened_on),
         reservations: Reservations::default(),
+        quotas: Arc::default(),
         unclaimed: Unclaimed::default(),
         carry: settings.carry,
         tls: ArcSwapOption::new(tls.as_deref().map(Tls::new)),
@@ -235,6 +237,7 @@ impl Handle {
                 snapshot.workers += 1;
             }
         }
+        snapshot.rejected = self.shared.quotas.rejected();
         let (total, used) = self.shared.ports.pool();
         snapshot.ports = PortPool {
             total: total as u64,

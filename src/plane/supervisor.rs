@@ -27,7 +27,7 @@ use super::tcp_relay::Connections;
 use super::udp::Inbox;
 use super::worker::{Acceptor, Times, Worker, read_clock};
 use crate::metrics::Cells;
-use crate::turn::{self, Now, Quotas, Server, TicketKey, WorkerId};
+use crate::turn::{self, Now, Server, TicketKey, WorkerId};
 
 /// What it takes to start one worker, any number of times.
 pub(super) struct Plan {
@@ -35,7 +35,6 @@ pub(super) struct Plan {
     bound: Bound,
     shared: Arc<Shared>,
     machine: Arc<turn::Settings>,
-    quotas: Arc<Quotas>,
     /// The same for all workers: nonces count from it.
     epoch: Now,
     streams: usize,
@@ -48,14 +47,12 @@ pub(super) fn plans(
     machine: &Arc<turn::Settings>,
     streams: usize,
 ) -> Vec<Plan> {
-    let quotas = Arc::new(Quotas::default());
     let epoch = read_clock();
     let plan = |(number, bound)| Plan {
         number,
         bound,
         shared: Arc::clone(shared),
         machine: Arc::clone(machine),
-        quotas: Arc::clone(&quotas),
         epoch,
         streams,
     };
@@ -130,7 +127,7 @@ impl Plan {
             number: self.number,
             server: Server::new(
                 machine,
-                Arc::clone(&self.quotas),
+                Arc::clone(&self.shared.quotas),
                 random.random(),
                 self.epoch,
             )

@@ -57,7 +57,7 @@ pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
 pub use oauth::{ThirdParty, TokenAlgorithm, TokenKey};
 pub use offer::{ListenerAlgorithms, PasswordAlgorithms};
 pub use peers::Peers;
-pub use quota::Quotas;
+pub use quota::{Limit, Quotas};
 pub use redirect::Redirect;
 pub use relays::{
     Addressee, Carried, Claimant, ConnectionId, Families, NoCapacity, Reach, Relay, RelayId,

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::verdict::labels;
 use super::{Limits, prefix};
 
 /// The allocations that are counted against [`Limits`], for all workers of a process: the one lock of the machine,
@@ -20,6 +21,22 @@ struct Counts {
     users: HashMap<u64, u32>,
     clients: HashMap<u64, u32>,
     total: u32,
+    rejected: [u64; Limit::ALL.len()],
+}
+
+impl Counts {
+    /// The first limit that one more allocation would break.
+    fn in_the_way(&self, owner: u64, client: u64, limits: &Limits) -> Option<Limit> {
+        if self.total >= limits.total {
+            Some(Limit::Total)
+        } else if count(&self.users, owner) >= limits.per_user {
+            Some(Limit::User)
+        } else if count(&self.clients, client) >= limits.per_client {
+            Some(Limit::Client)
+        } else {
+            None
+        }
+    }
 }
 
 impl Quotas {
@@ -38,6 +55,11 @@ impl Quotas {
         self.lock().total
     }
 
+    /// How often each limit stood against an allocation.
+    pub fn rejected(&self) -> [u64; Limit::ALL.len()] {
+        self.lock().rejected
+    }
+
     /// Counts one allocation of `owner` for a client, until the claim is dropped.
     ///
     /// # Errors
@@ -50,14 +72,9 @@ impl Quotas {
     ) -> Result<Claim, Limit> {
         let client = self.hasher.hash_one(prefix::network(client));
         let mut counts = self.lock();
-        if counts.total >= limits.total {
-            return Err(Limit::Total);
-        }
-        if count(&counts.users, owner) >= limits.per_user {
-            return Err(Limit::User);
-        }
-        if count(&counts.clients, client) >= limits.per_client {
-            return Err(Limit::Client);
+        if let Some(limit) = counts.in_the_way(owner, client, limits) {
+            counts.rejected[limit.index()] += 1;
+            return Err(limit);
         }
         counts.total += 1;
         *counts.users.entry(owner).or_default() += 1;
@@ -75,15 +92,16 @@ impl Quotas {
     }
 }
 
-/// The limit that stands against an allocation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limit {
-    /// [`Limits::per_user`].
-    User,
-    /// [`Limits::per_client`].
-    Client,
-    /// [`Limits::total`].
-    Total,
+labels! {
+    /// The limit that stands against an allocation.
+    Limit {
+        /// [`Limits::per_user`].
+        User = "user",
+        /// [`Limits::per_client`].
+        Client = "client",
+        /// [`Limits::total`].
+        Total = "total",
+    }
 }
 
 /// One allocation that counts. Not `Clone`: it gives itself back once.
@@ -176,8 +194,10 @@ mod tests {
             quotas.claim(bob, NEIGHBOUR, &wider).unwrap_err(),
             Limit::Client
         );
+        assert_eq!(quotas.rejected(), [1, 1, 1]);
         drop(fourth);
         assert!(quotas.claim(bob, NEIGHBOUR, &limits).is_ok());
+        assert_eq!(quotas.rejected(), [1, 1, 1]);
     }
 
     #[test]
