@@ -308,6 +308,7 @@ mod tests {
                     "code",
                     "result",
                     "kind",
+                    "limit",
                     "le",
                     "version",
                 ];
