@@ -321,6 +321,22 @@ fn uclient_forbids_fragments() {
     uclient_with(&["-g"], &[&["-e", "10.99.2.2"], &["-y", "-c"]]);
 }
 
+/// It moves to another port of its own (RFC 8016).
+#[test]
+fn uclient_moves_over_udp() {
+    uclient_moves(&[]);
+}
+
+#[test]
+fn uclient_moves_over_tcp() {
+    uclient_moves(&["-t"]);
+}
+
+#[test]
+fn uclient_moves_sending_indications() {
+    uclient_moves(&["-s"]);
+}
+
 #[test]
 fn stunclient_learns_its_address() {
     let Some(rig) = rig_with(&[Tool::CoturnClients]) else {
@@ -453,6 +469,37 @@ fn uclient_at(setup: &Setup, flags: &[&str], peers: &[&[&str]]) {
         return;
     };
     let _server = Server::start_with(&rig, setup);
+    uclient_on(&rig, flags, peers);
+}
+
+/// The same, with `-M`, on a rig whose server says afterwards whether anybody has moved. Not between its own clients
+/// (`-y`): it closes its old socket when it moves, and one that listens before it speaks is still sent to there \[8016-4\].
+fn uclient_moves(flags: &[&str]) {
+    let Some(rig) = rig_with(&[Tool::CoturnClients]) else {
+        return;
+    };
+    let _server = Server::start(&rig);
+    let flags = [&["-M"], flags].concat();
+    uclient_on(
+        &rig,
+        &flags,
+        &[&["-e", "10.99.2.2"], &["-e", "10.99.2.2", "-c"]],
+    );
+    if server::is_coturn() {
+        return;
+    }
+    let metrics = server::metrics(&rig, server::PAGES);
+    for result in ["accepted", "completed"] {
+        let name = format!("turn_moves_total{{result=\"{result}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        assert!(
+            count.is_some_and(|count| count != "0"),
+            "{result}\n{metrics}"
+        );
+    }
+}
+
+fn uclient_on(rig: &Rig, flags: &[&str], peers: &[&[&str]]) {
     rig.start(
         Host::B,
         "turnutils_peer",

@@ -75,7 +75,7 @@ impl Server {
 
     /// What the client is told of its allocation, at first and when it repeats its request.
     fn told(
-        &mut self,
+        &self,
         id: AllocationId,
         request: &Request<'_>,
         families: Families,

@@ -65,9 +65,9 @@ labels! {
         Invalid = "invalid",
         /// The client has not moved.
         Unchanged = "unchanged",
-        /// The allocation has ended.
+        /// The allocation has ended, or has moved more than once since.
         NoAllocation = "no_allocation",
-        /// The ticket has been used already.
+        /// The ticket has been used for the last move.
         Spent = "spent",
         /// The client has another allocation at its new address.
         Occupied = "occupied",

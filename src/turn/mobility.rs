@@ -28,10 +28,8 @@ pub(super) struct Mobility {
     pub(super) next: Option<Client>,
     /// The client's connection is closed, and it has not moved.
     pub(super) away: bool,
-    /// What tells the tickets of this allocation from those of another in its place.
-    secret: u64,
-    /// Of the ticket that is good for the next move.
-    serial: u32,
+    /// The number of the ticket that is good for the next move.
+    ticket: u32,
     /// The move before.
     last: Option<LastMove>,
 }
@@ -39,6 +37,8 @@ pub(super) struct Mobility {
 /// A move that may be asked for again, in case the answer was lost: from the same address, with the same ticket.
 #[derive(Debug)]
 struct LastMove {
+    /// The number of the ticket that was used.
+    ticket: u32,
     to: FiveTuple,
     until: Instant,
 }
@@ -66,8 +66,7 @@ impl Server {
             Some([]) if request.settings.mobility => Ok(Some(Box::new(Mobility {
                 next: None,
                 away: false,
-                secret: self.random.random(),
-                serial: 0,
+                ticket: self.random.random(),
                 last: None,
             }))),
             Some([]) => Err(Reject::MobilityForbidden),
@@ -125,10 +124,10 @@ impl Server {
             .allocations
             .get(id)
             .and_then(|allocation| Some((allocation, allocation.mobility.as_deref()?)))
-            .filter(|(_, mobility)| mobility.secret == ticket.secret)
+            .filter(|(_, mobility)| mobility.knows(ticket.number))
             .ok_or((MoveResult::NoAllocation, Reject::AllocationMismatch))?;
         let is_there = at_address == Some(id);
-        let again = is_there && mobility.repeats(ticket.serial, &from, request.now);
+        let again = is_there && mobility.repeats(ticket.number, &from, request.now);
         if is_there && !again {
             return Err((MoveResult::Unchanged, Reject::BadRequest));
         }
@@ -138,7 +137,7 @@ impl Server {
         if again {
             return Ok((id, Arrival::MovedAgain));
         }
-        if ticket.serial != mobility.serial {
+        if ticket.number != mobility.ticket {
             return Err((MoveResult::Spent, Reject::AllocationMismatch));
         }
         if at_address.is_some() {
@@ -166,15 +165,14 @@ impl Server {
     }
 
     /// The ticket that is good for the next move of an allocation's client.
-    pub(super) fn current_ticket(&mut self, id: AllocationId) -> Option<SealedTicket> {
+    pub(super) fn current_ticket(&self, id: AllocationId) -> Option<SealedTicket> {
         let mobility = self.allocations.get(id)?.mobility.as_deref()?;
         let ticket = Ticket {
             worker: self.tickets.worker,
             allocation: id,
-            secret: mobility.secret,
-            serial: mobility.serial,
+            number: mobility.ticket,
         };
-        Some(self.tickets.seal(&ticket, self.random.random()))
+        self.tickets.seal(&ticket)
     }
 
     fn admit(&mut self, id: AllocationId, request: &Request<'_>) -> Result<(), Reject> {
@@ -190,8 +188,12 @@ impl Server {
         }
         let mut away = false;
         if let Some(mobility) = allocation.mobility.as_deref_mut() {
-            mobility.serial = mobility.serial.wrapping_add(1);
+            let ticket = mobility.ticket;
+            while mobility.ticket == ticket {
+                mobility.ticket = self.random.random();
+            }
             mobility.last = Some(LastMove {
+                ticket,
                 to: request.from.five_tuple,
                 until: request.now.instant + REPETITION,
             });
@@ -309,13 +311,16 @@ impl Server {
 }
 
 impl Mobility {
+    /// Whether a ticket is good for the next move, or was for the last one.
+    fn knows(&self, ticket: u32) -> bool {
+        ticket == self.ticket || self.last.as_ref().is_some_and(|last| last.ticket == ticket)
+    }
+
     /// Whether a ticket asks again for the last move.
-    fn repeats(&self, serial: u32, from: &FiveTuple, now: Now) -> bool {
-        serial.wrapping_add(1) == self.serial
-            && self
-                .last
-                .as_ref()
-                .is_some_and(|last| last.to == *from && now.instant < last.until)
+    fn repeats(&self, ticket: u32, from: &FiveTuple, now: Now) -> bool {
+        self.last.as_ref().is_some_and(|last| {
+            last.ticket == ticket && last.to == *from && now.instant < last.until
+        })
     }
 }
 

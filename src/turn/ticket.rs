@@ -1,16 +1,19 @@
 //! Mobility tickets that nobody has to remember: which allocation, sealed (RFC 8016 §5, appendix A).
 //!
 //! ```text
-//! nonce:12  AES-256-GCM( worker:2  allocation:4  secret:8  serial:4 )  tag:16
+//! base64( tag:16  AES-SIV( worker:1  allocation:3  number:4 ) )
 //! ```
 //!
-//! The secret is the allocation's own, so that a ticket is worth nothing once it has ended, whoever sits in its place
-//! then. A ticket has no end of its own: it ends with its allocation, or when the next one is issued (the serial).
+//! The number is drawn anew for each ticket, so that an old one is worth nothing, nor is that of an allocation that
+//! had the same place before. A ticket has no end of its own: it ends with its allocation, or when it is used. It is
+//! text, and no longer than 32 characters, because coturn's clients keep it as such.
 
 use std::fmt;
 
-use aes_gcm::aead::{AeadInOut, KeyInit};
-use aes_gcm::{Aes256Gcm, Nonce, Tag};
+use aes_siv::siv::Aes128Siv;
+use aes_siv::{KeyInit, Tag};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use zeroize::Zeroize;
 
 use super::WorkerId;
@@ -38,112 +41,139 @@ pub(super) struct Ticket {
     /// Whose allocation it is.
     pub(super) worker: WorkerId,
     pub(super) allocation: AllocationId,
-    /// The allocation's own.
-    pub(super) secret: u64,
-    /// How many tickets of the allocation came before.
-    pub(super) serial: u32,
+    /// Tells it from the other tickets of this place.
+    pub(super) number: u32,
 }
 
 /// A ticket as it travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SealedTicket(pub(super) [u8; SEALED]);
+pub(super) struct SealedTicket(pub(super) [u8; TEXT]);
 
 /// Seals tickets, and opens those of every machine that has the same key.
 pub(super) struct Tickets {
     /// The machine they are issued by.
     pub(super) worker: WorkerId,
-    cipher: Aes256Gcm,
+    key: TicketKey,
 }
 
 impl Tickets {
     pub(super) fn new(worker: WorkerId, key: &TicketKey) -> Self {
-        let cipher = Aes256Gcm::new((&key.0).into());
-        Self { worker, cipher }
+        let key = key.clone();
+        Self { worker, key }
     }
 
-    /// Seals a ticket. `nonce` must be random: 2^32 of them are safe with one key.
-    pub(super) fn seal(&self, ticket: &Ticket, nonce: [u8; NONCE]) -> SealedTicket {
-        let mut plain = [0; PLAIN];
-        plain[..2].copy_from_slice(&ticket.worker.0.to_be_bytes());
-        plain[2..6].copy_from_slice(&ticket.allocation.0.to_be_bytes());
-        plain[6..14].copy_from_slice(&ticket.secret.to_be_bytes());
-        plain[14..].copy_from_slice(&ticket.serial.to_be_bytes());
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&Nonce::from(nonce), PURPOSE, plain.as_mut_slice().into())
-            .expect("so short a text can be sealed");
-        let mut sealed = [0; SEALED];
-        sealed[..NONCE].copy_from_slice(&nonce);
-        sealed[NONCE..NONCE + PLAIN].copy_from_slice(&plain);
-        sealed[NONCE + PLAIN..].copy_from_slice(&tag);
-        SealedTicket(sealed)
+    /// Seals a ticket. There is none for the 256th machine, nor for the 2^24th allocation of one.
+    pub(super) fn seal(&self, ticket: &Ticket) -> Option<SealedTicket> {
+        let worker = u8::try_from(ticket.worker.0).ok()?;
+        let [0, allocation @ ..] = ticket.allocation.0.to_be_bytes() else {
+            return None;
+        };
+        let mut sealed = [0; TAG + PLAIN];
+        let (tag, plain) = sealed.split_at_mut(TAG);
+        plain[0] = worker;
+        plain[1..4].copy_from_slice(&allocation);
+        plain[4..].copy_from_slice(&ticket.number.to_be_bytes());
+        let sealing = self.cipher().encrypt_inout_detached(PURPOSE, plain.into());
+        tag.copy_from_slice(&sealing.ok()?);
+        let mut text = [0; TEXT];
+        STANDARD_NO_PAD.encode_slice(sealed, &mut text).ok()?;
+        Some(SealedTicket(text))
     }
 
     /// What a ticket says, if it is one of ours.
-    pub(super) fn open(&self, sealed: &[u8]) -> Option<Ticket> {
-        let (nonce, rest) = sealed.split_first_chunk::<NONCE>()?;
-        let (plain, tag) = rest.split_first_chunk::<PLAIN>()?;
-        let tag: &[u8; TAG] = tag.try_into().ok()?;
-        let mut plain = *plain;
-        self.cipher
-            .decrypt_inout_detached(
-                &Nonce::from(*nonce),
-                PURPOSE,
-                plain.as_mut_slice().into(),
-                &Tag::from(*tag),
-            )
+    pub(super) fn open(&self, text: &[u8]) -> Option<Ticket> {
+        let mut sealed = [0; TAG + PLAIN];
+        let text: &[u8; TEXT] = text.try_into().ok()?;
+        STANDARD_NO_PAD.decode_slice(text, &mut sealed).ok()?;
+        let (tag, plain) = sealed.split_first_chunk_mut::<TAG>()?;
+        self.cipher()
+            .decrypt_inout_detached(PURPOSE, (&mut *plain).into(), &Tag::from(*tag))
             .ok()?;
-        let (worker, rest) = plain.split_first_chunk()?;
-        let (allocation, rest) = rest.split_first_chunk()?;
-        let (secret, serial) = rest.split_first_chunk()?;
+        let (&[worker, a, b, c], number) = plain.split_first_chunk()?;
         Some(Ticket {
-            worker: WorkerId(u16::from_be_bytes(*worker)),
-            allocation: AllocationId(u32::from_be_bytes(*allocation)),
-            secret: u64::from_be_bytes(*secret),
-            serial: u32::from_be_bytes(serial.try_into().ok()?),
+            worker: WorkerId(worker.into()),
+            allocation: AllocationId(u32::from_be_bytes([0, a, b, c])),
+            number: u32::from_be_bytes(number.try_into().ok()?),
         })
+    }
+
+    /// Made for each use, which is rare: a move.
+    fn cipher(&self) -> Aes128Siv {
+        Aes128Siv::new((&self.key.0).into())
     }
 }
 
-const PURPOSE: &[u8] = b"turnd mobility ticket";
+/// What a ticket is bound to beside its contents.
+const PURPOSE: [&[u8]; 1] = [b"turnd mobility ticket"];
 
-pub(super) const NONCE: usize = 12;
-const PLAIN: usize = 18;
 const TAG: usize = 16;
-const SEALED: usize = NONCE + PLAIN + TAG;
+const PLAIN: usize = 8;
+const TEXT: usize = (TAG + PLAIN) / 3 * 4;
 
 #[cfg(test)]
 mod tests {
     use rand::rngs::StdRng;
-    use rand::{Rng as _, RngExt as _, SeedableRng as _};
+    use rand::{RngExt as _, SeedableRng as _};
 
     use super::*;
 
     const TICKET: Ticket = Ticket {
-        worker: WorkerId(0x0102),
-        allocation: AllocationId(0x0304_0506),
-        secret: 0x0708_090A_0B0C_0D0E,
-        serial: 0x0F10_1112,
+        worker: WorkerId(0xFE),
+        allocation: AllocationId(0x0004_0506),
+        number: 0x0708_090A,
     };
 
-    #[test]
-    fn s8016_1_what_is_sealed_can_be_opened_with_the_same_key_alone() {
-        let tickets = Tickets::new(WorkerId(7), &TicketKey([1; 32]));
-        let sealed = tickets.seal(&TICKET, [9; NONCE]);
-        assert_eq!(tickets.open(&sealed.0), Some(TICKET));
-        let sibling = Tickets::new(WorkerId(8), &TicketKey([1; 32]));
-        assert_eq!(sibling.open(&sealed.0), Some(TICKET));
-        let stranger = Tickets::new(WorkerId(7), &TicketKey([2; 32]));
-        assert_eq!(stranger.open(&sealed.0), None);
-        assert_ne!(tickets.seal(&TICKET, [8; NONCE]), sealed);
+    fn tickets(worker: u16, key: u8) -> Tickets {
+        Tickets::new(WorkerId(worker), &TicketKey([key; 32]))
     }
 
     #[test]
-    fn s8016_1_nothing_of_it_can_be_read_and_no_bit_changed() {
-        let tickets = Tickets::new(WorkerId(7), &TicketKey([1; 32]));
-        let sealed = tickets.seal(&TICKET, [9; NONCE]).0;
-        assert!(!sealed.windows(4).any(|four| four == [7, 8, 9, 10]));
-        for at in 0..SEALED {
+    fn s8016_1_what_is_sealed_can_be_opened_with_the_same_key_alone() {
+        let sealed = tickets(7, 1).seal(&TICKET).unwrap();
+        assert_eq!(tickets(7, 1).open(&sealed.0), Some(TICKET));
+        assert_eq!(tickets(8, 1).open(&sealed.0), Some(TICKET));
+        assert_eq!(tickets(7, 2).open(&sealed.0), None);
+    }
+
+    /// What little could be told apart is told apart by every byte.
+    #[test]
+    fn s8016_1_tickets_that_say_nearly_the_same_have_nothing_in_common() {
+        let tickets = tickets(7, 1);
+        let sealed = |number| {
+            let ticket = Ticket { number, ..TICKET };
+            STANDARD_NO_PAD
+                .decode(tickets.seal(&ticket).unwrap().0)
+                .unwrap()
+        };
+        let first = sealed(0);
+        for number in 1..1000 {
+            let other = sealed(number);
+            let alike = first.iter().zip(&other).filter(|(a, b)| a == b).count();
+            assert!(alike < 6, "{first:02x?} {other:02x?}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_room_has_no_ticket() {
+        for ticket in [
+            Ticket {
+                worker: WorkerId(256),
+                ..TICKET
+            },
+            Ticket {
+                allocation: AllocationId(1 << 24),
+                ..TICKET
+            },
+        ] {
+            assert_eq!(tickets(7, 1).seal(&ticket), None);
+        }
+    }
+
+    #[test]
+    fn a25_no_bit_of_it_can_be_changed() {
+        let tickets = tickets(7, 1);
+        let sealed = tickets.seal(&TICKET).unwrap().0;
+        for at in 0..TEXT {
             for bit in 0..8 {
                 let mut changed = sealed;
                 changed[at] ^= 1 << bit;
@@ -151,7 +181,7 @@ mod tests {
             }
             assert_eq!(tickets.open(&sealed[..at]), None);
         }
-        assert_eq!(tickets.open(&[&sealed[..], &[0]].concat()), None);
+        assert_eq!(tickets.open(&[&sealed[..], b"A"].concat()), None);
     }
 
     /// Half of them made up, half of them a good one with one to eight bytes changed: a million, or fewer where
@@ -159,24 +189,27 @@ mod tests {
     #[test]
     fn a25_a_million_forgeries_open_nothing() {
         const FORGERIES: u32 = if cfg!(debug_assertions) {
-            250_000
+            200_000
         } else {
             1_000_000
         };
-        let tickets = Tickets::new(WorkerId(7), &TicketKey([1; 32]));
-        let good = tickets.seal(&TICKET, [9; NONCE]).0;
+        let tickets = tickets(7, 1);
+        let good = STANDARD_NO_PAD
+            .decode(tickets.seal(&TICKET).unwrap().0)
+            .unwrap();
         let mut random = StdRng::seed_from_u64(8016);
         for number in 0..FORGERIES {
-            let mut forged = good;
+            let mut forged = good.clone();
             if number % 2 == 0 {
-                random.fill_bytes(&mut forged);
+                random.fill(&mut forged[..]);
             } else {
                 for _ in 0..random.random_range(1..=8) {
-                    forged[random.random_range(0..SEALED)] ^= random.random_range(1..=u8::MAX);
+                    forged[random.random_range(0..TAG + PLAIN)] ^= random.random_range(1..=u8::MAX);
                 }
             }
             if forged != good {
-                assert_eq!(tickets.open(&forged), None, "{number}: {forged:02x?}");
+                let text = STANDARD_NO_PAD.encode(&forged);
+                assert_eq!(tickets.open(text.as_bytes()), None, "{number}: {text}");
             }
         }
     }

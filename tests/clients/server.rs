@@ -184,6 +184,7 @@ fn start_turnd(rig: &Rig, setup: &Setup) -> (Child, UnixDatagram) {
         r#"
 [server]
 realm = "{NAME}"
+mobility = true
 rfc5766_channels = true
 {listen}
 [relay]
