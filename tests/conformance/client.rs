@@ -263,6 +263,16 @@ impl Client {
     }
 }
 
+/// Gives the allocation back, if there is one: ports, and quotas, are there for the next.
+impl Drop for Client {
+    fn drop(&mut self) {
+        if !self.nonce.is_empty() && !self.link.transport.is_stream() {
+            let goodbye = self.signed(Build::refresh(0)).bytes();
+            _ = self.link.send(&goodbye);
+        }
+    }
+}
+
 /// Data from a peer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Data {

@@ -15,7 +15,8 @@
 //! | `TURND_CONFORMANCE_USER`, `TURND_CONFORMANCE_PASSWORD` | a user |
 //! | `TURND_CONFORMANCE_PEER` | an address of this host that the server reaches; that which leads to it if not given |
 //!
-//! Whatever needs more than one address, or a server in another configuration, is then not seen.
+//! What it has must be switched on to be judged, its user may need 32 allocations, and it has to reach peers at that
+//! address. Whatever needs more than one address, or a server in another configuration, is then not seen.
 //!
 //! The dialogues can fail: they are also held with servers that are wrong, and with none may they all succeed.
 

@@ -128,12 +128,18 @@ impl Report {
                 let of_word = |row: &&(_, Vec<Status>)| row.1[at].word() == word;
                 self.rows.iter().filter(of_word).count()
             };
+            let decided = |row: &&(&'static Statement, Vec<Status>)| {
+                row.0.is_decided() && matches!(row.1[at], Status::Fail(_))
+            };
+            let decided = self.rows.iter().filter(decided).count();
             lines.push(format!(
-                "{server}: {} of {} pass, {} refused, {} fail, {} not seen from outside, {} to be built",
+                "{server}: {} of {} pass, {} refused, {} fail ({} of them decisions where the RFCs leave room), \
+                 {} not seen from outside, {} to be built",
                 count("pass"),
                 self.rows.len(),
                 count("refused"),
                 count("FAIL"),
+                decided,
                 count("-"),
                 count("pending"),
             ));
@@ -168,7 +174,8 @@ impl Report {
             text,
             "turnd {version}, made by `cargo test --test conformance`. A statement *passes* when a dialogue with the \
              running server shows it, or, where that cannot be, a test that is named; *refused* is what is \
-             deliberately not done; `-` is what cannot be seen from outside.\n\n- {summary}\n"
+             deliberately not done; `-` is what cannot be seen from outside. Where the RFCs leave room, *decided* names \
+             what turnd has chosen.\n\n- {summary}\n"
         );
         let mut rfcs: Vec<&str> = Vec::new();
         for (statement, _) in &self.rows {

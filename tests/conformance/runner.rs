@@ -82,13 +82,20 @@ fn status(statement: &Statement, column: &Column<'_>) -> Status {
     if PENDING.contains(&statement.id) {
         return Status::Pending;
     }
+    // What is refused is not asked for.
+    let refused = statement.proofs.iter().find_map(|proof| match proof {
+        Proof::Refused(reason) if column.is_ours => Some(Status::Refused((*reason).to_owned())),
+        Proof::Seen(_) | Proof::Waiting(_) | Proof::Test(_) | Proof::Refused(_) => None,
+    });
+    if let Some(refused) = refused {
+        return refused;
+    }
     let proofs = statement.proofs.iter().map(|proof| match proof {
         Proof::Seen(check) | Proof::Waiting(check) => Status::of(hold(*check, column.ground)),
         Proof::Test(path) if column.is_ours => match find_test(path) {
             Ok(()) => Status::Pass(Some(format!("shown by {path}"))),
             Err(what) => Status::Fail(what),
         },
-        Proof::Refused(reason) if column.is_ours => Status::Refused((*reason).to_owned()),
         Proof::Test(_) | Proof::Refused(_) => Status::Absent(String::new()),
     });
     proofs

@@ -15,6 +15,11 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
+    /// Whether it is a decision of turnd's where the RFCs leave room: no fault of who decides otherwise.
+    pub(crate) fn is_decided(&self) -> bool {
+        self.section.ends_with("decided")
+    }
+
     /// Whether it takes half a minute to show it.
     pub(crate) fn waits(&self) -> bool {
         let waits = |proof: &Proof| matches!(proof, Proof::Waiting(_));

@@ -215,9 +215,6 @@ impl Link {
             return Ok(None);
         }
         let mut frame: Vec<u8> = self.rest.drain(..padded).collect();
-        if frame[whole..].iter().any(|byte| *byte != 0) {
-            return Err("ChannelData in a stream is padded with something else than zeros".into());
-        }
         frame.truncate(whole);
         Ok(Some(frame))
     }

@@ -67,8 +67,15 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         id: "A2",
         rfc: "RFC 8489",
         section: "9.2",
-        title: "no two clients get the same nonce; a client's other ports may use it",
-        proofs: &[Shown(a2_nonces)],
+        title: "no two clients get the same nonce",
+        proofs: &[Shown(a2_nonces_differ)],
+    },
+    Statement {
+        id: "A2-port",
+        rfc: "RFC 8489",
+        section: "9.2, decided",
+        title: "a nonce is good for the other ports of its client, which browsers change while they allocate",
+        proofs: &[Shown(a2_other_ports)],
     },
     Statement {
         id: "A3",
@@ -136,7 +143,7 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     Statement {
         id: "A10",
         rfc: "RFC 8489",
-        section: "16.2.1",
+        section: "16.2.1, decided",
         title: "an answer to a stranger is at most twice the question, with its IP and UDP headers",
         proofs: &[
             Shown(a10_amplification),
@@ -351,7 +358,8 @@ fn chosen(client: &mut Client, offer: &[u8], choice: &[u8], key: &Key, build: Bu
     client.exchange(&request)
 }
 
-fn a2_nonces(ground: &Ground) -> Seen {
+/// Two clients that differ in their ports alone, and have nonces.
+fn neighbours(ground: &Ground) -> Seen<(Client, Client)> {
     let mut first = ground.client()?;
     first.challenge()?;
     let mut second = ground.client_from(
@@ -360,9 +368,18 @@ fn a2_nonces(ground: &Ground) -> Seen {
         first.link.local()?.ip(),
     )?;
     second.challenge()?;
+    Ok((first, second))
+}
+
+fn a2_nonces_differ(ground: &Ground) -> Seen {
+    let (mut first, second) = neighbours(ground)?;
     ensure!(first.nonce != second.nonce, "two ports got the same nonce");
-    // Browsers use what they learned on one socket on the next.
-    second.nonce = first.nonce;
+    first.allocate().map(drop)
+}
+
+fn a2_other_ports(ground: &Ground) -> Seen {
+    let (first, mut second) = neighbours(ground)?;
+    second.nonce = first.nonce.clone();
     let answer = second.exchange(&second.signed(Build::allocate()))?;
     ensure!(
         answer.class == Class::Success,

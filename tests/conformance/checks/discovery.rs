@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use crate::client::{Client, Peer, code_or_success};
 use crate::ground::{Ground, Hosts};
 use crate::packet::{Build, Class, Stun, attr};
-use crate::statement::Proof::{Seen as Shown, Test};
+use crate::statement::Proof::{Refused, Seen as Shown, Test};
 use crate::statement::{Seen, Statement, Trouble, ensure};
 use crate::wire::{Transport, connect, tls, udp_socket};
 
@@ -36,10 +36,22 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         id: "5780-4",
         rfc: "RFC 5780",
         section: "6.1, 7.5, 7.6",
-        title: "RESPONSE-PORT is followed, PADDING answered by no more than was asked, both together 400",
+        title: "RESPONSE-PORT is followed, PADDING is answered with PADDING, and both together with 400",
         proofs: &[
             Shown(s5780_4_padding_and_port),
             Test("tests/rfc5780.rs::s5780_4_padding_comes_back_but_does_not_amplify"),
+        ],
+    },
+    Statement {
+        id: "5780-mtu",
+        rfc: "RFC 5780",
+        section: "7.6",
+        title: "the PADDING of an answer is as long as a packet can be, however short that of the question",
+        proofs: &[
+            Refused(
+                "anybody could have 60 times as many bytes sent to anybody: it is as long as the question's",
+            ),
+            Shown(s5780_padding_of_a_whole_packet),
         ],
     },
     Statement {
@@ -290,12 +302,6 @@ fn s5780_4_padding_and_port(ground: &Ground) -> Seen {
     let answer = client.exchange(&request)?;
     let padding = answer.get(attr::PADDING).map_or(0, <[u8]>::len);
     ensure!(padding > 0, "no PADDING");
-    ensure!(
-        answer.bytes.len() <= request.len() + 64,
-        "{} bytes for {}",
-        answer.bytes.len(),
-        request.len()
-    );
     let both = Build::binding()
         .attr(attr::PADDING, &[0; 64])
         .u16(attr::RESPONSE_PORT, beside.address.port());
@@ -305,6 +311,14 @@ fn s5780_4_padding_and_port(ground: &Ground) -> Seen {
         "{} for PADDING and RESPONSE-PORT",
         code_or_success(&answer)
     );
+    Ok(())
+}
+
+fn s5780_padding_of_a_whole_packet(ground: &Ground) -> Seen {
+    let (mut client, ..) = at_discovery(ground)?;
+    let answer = client.exchange(&Build::binding().attr(attr::PADDING, &[0; 4]))?;
+    let length = answer.bytes.len();
+    ensure!(length >= 1200, "{length} bytes for a short PADDING");
     Ok(())
 }
 

@@ -61,7 +61,7 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     Statement {
         id: "H5",
         rfc: "RFC 8656",
-        section: "14",
+        section: "14, decided",
         title: "congestion marks reach the other side both ways, without taking DSCP with them",
         proofs: &[Shown(h5_congestion)],
     },

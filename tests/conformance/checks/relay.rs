@@ -71,7 +71,7 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     Statement {
         id: "P5",
         rfc: "RFC 8656",
-        section: "10.2, 12.2",
+        section: "10.2, 12.2, decided",
         title: "a peer's family is judged before the policy: 443 and not 403",
         proofs: &[Shown(p5_family_before_policy)],
     },
@@ -178,14 +178,14 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     Statement {
         id: "L2",
         rfc: "RFC 8656",
-        section: "21.1.7",
+        section: "21.1.7, decided",
         title: "the server's own listeners are no peers; relays reach each other",
         proofs: &[Shown(l2_own_listeners), Shown(l2_relay_to_relay)],
     },
     Statement {
         id: "L3",
         rfc: "RFC 8656",
-        section: "21.2",
+        section: "21.2, decided",
         title: "an IPv4 address hidden in an IPv6 one, and the unspecified addresses, are no way around the policy",
         proofs: &[
             Shown(l3_disguises),

@@ -80,7 +80,7 @@ pub(crate) const STATEMENTS: &[Statement] = &[
     Statement {
         id: "S10",
         rfc: "RFC 8489",
-        section: "6.3.1.1",
+        section: "6.3.1.1, decided",
         title: "SOFTWARE is told to users, and not to strangers",
         proofs: &[Shown(s10_software)],
     },

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
+use socket2::SockRef;
+
 use crate::client::{Client, code_or_success, relayed};
 use crate::ground::Ground;
 use crate::packet::{Build, Class, Packet, Stun, attr, method};
@@ -137,12 +139,14 @@ fn connection_bind(id: u32) -> Build {
 /// Who may take connections, at an address of its own.
 fn listener(ground: &Ground) -> Seen<(TcpListener, SocketAddr)> {
     let listener = TcpListener::bind((ground.hosts.peer(false)?, 0))?;
+    SockRef::from(&listener).set_read_timeout(Some(ground.patience))?;
     let at = listener.local_addr()?;
     Ok((listener, at))
 }
 
 fn accept(ground: &Ground, listener: &TcpListener) -> Seen<(TcpStream, SocketAddr)> {
-    let (stream, from) = listener.accept()?;
+    let accepted = listener.accept();
+    let (stream, from) = accepted.map_err(|_| "nobody connects to the peer")?;
     stream.set_read_timeout(Some(ground.patience))?;
     Ok((stream, from))
 }
