@@ -1,6 +1,7 @@
 //! One client's association: dimpl's state machine and what the server has to know around it.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -97,7 +98,8 @@ impl Association {
         hello: &ClientHello<'_>,
         identity: &Identity,
     ) -> Option<Self> {
-        let dtls = identity.accept(now, hello)?;
+        let accept = AssertUnwindSafe(|| identity.accept(now, hello));
+        let dtls = catch_unwind(accept).ok()??;
         Some(Self {
             client,
             stage: Stage::Handshake {
@@ -112,39 +114,49 @@ impl Association {
 
     /// Takes in a datagram of the client.
     pub(super) fn take(&mut self, now: Instant, datagram: &[u8], sink: &mut Sink) -> Step {
-        // dimpl reads no clock; this is how it is told the time.
-        let taken = self
-            .dtls
-            .handle_timeout(now)
-            .and_then(|()| self.dtls.handle_packet(datagram));
-        self.finish_step(taken, sink)
+        self.step(sink, |dtls| {
+            // dimpl reads no clock; this is how it is told the time.
+            dtls.handle_timeout(now)?;
+            dtls.handle_packet(datagram)
+        })
     }
 
     /// Sends again what has not been answered, or gives up.
     pub(super) fn handle_timeout(&mut self, now: Instant, sink: &mut Sink) -> Step {
-        let result = self.dtls.handle_timeout(now);
-        self.finish_step(result, sink)
+        self.step(sink, |dtls| dtls.handle_timeout(now))
     }
 
     /// Encrypts a message for the client; at most [`LARGEST_PLAINTEXT`] bytes.
     pub(super) fn seal(&mut self, message: &[u8], sink: &mut Sink) -> Step {
-        let sent = self.dtls.send_application_data(message).map(drop);
-        self.finish_step(sent, sink)
+        self.step(sink, |dtls| dtls.send_application_data(message).map(drop))
     }
 
     /// Says goodbye.
     pub(super) fn close(&mut self, sink: &mut Sink) {
-        let closed = self.dtls.close();
-        self.finish_step(closed, sink);
+        self.step(sink, Dtls::close);
     }
 
     /// Fetches what is to be sent after a ClientHello was accepted.
     pub(super) fn flush(&mut self, sink: &mut Sink) -> Step {
-        self.finish_step(Ok(()), sink)
+        self.step(sink, |_| Ok(()))
     }
 
-    fn finish_step(&mut self, result: Result<(), dimpl::Error>, sink: &mut Sink) -> Step {
-        let (mut connected, mut over) = (false, result.is_err());
+    /// Lets dimpl do something, and fetches what it has to say. Should it panic on what a client has sent, that is the
+    /// end of this client's association, and not of all calls of the worker.
+    fn step(
+        &mut self,
+        sink: &mut Sink,
+        act: impl FnOnce(&mut Dtls) -> Result<(), dimpl::Error>,
+    ) -> Step {
+        let step = AssertUnwindSafe(|| {
+            let is_over = act(&mut self.dtls).is_err();
+            self.drain(is_over, sink)
+        });
+        catch_unwind(step).unwrap_or(Step::Over)
+    }
+
+    fn drain(&mut self, is_over: bool, sink: &mut Sink) -> Step {
+        let (mut connected, mut over) = (false, is_over);
         loop {
             match self.dtls.poll_output(&mut sink.scratch) {
                 Output::Packet(packet) => {
@@ -173,5 +185,18 @@ impl Association {
                 Output::KeyingMaterial(..) | Output::PeerCert(_) | _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::connected;
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_library_ends_one_association() {
+        let mut association = connected();
+        let step = association.step(&mut Sink::new(), |_| panic!("as if by a bug"));
+        assert_eq!(step, Step::Over);
     }
 }

@@ -41,6 +41,8 @@ const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 256;
 /// Associations of one subscriber whose clients have not proved who they are yet (A31).
 const PENDING_PER_SUBSCRIBER: usize = 64;
+/// One in so many associations may be a stranger's: each takes about 10 KiB.
+const STRANGERS: usize = 4;
 /// Datagrams of handshakes that are worked on in one round: media must not wait for them.
 const HANDSHAKE_STEPS: usize = 4;
 /// Datagrams of handshakes that wait for the next round at most.
@@ -58,6 +60,8 @@ pub(super) struct Associations {
     expiry: Expiry,
     handshakes: usize,
     pending: HashMap<IpAddr, usize>,
+    /// All that are pending.
+    strangers: usize,
     most: usize,
     cookies: Cookies,
     identity: Arc<ArcSwapOption<Identity>>,
@@ -86,6 +90,7 @@ impl Associations {
             expiry: Expiry::new(),
             handshakes: 0,
             pending: HashMap::new(),
+            strangers: 0,
             most,
             cookies: Cookies::new(seed, epoch),
             identity,
@@ -210,6 +215,7 @@ impl Associations {
         let pending = self.pending.get(&subscriber).copied().unwrap_or(0);
         let busy = self.handshakes >= HANDSHAKES
             || pending >= PENDING_PER_SUBSCRIBER
+            || self.strangers >= self.most / STRANGERS
             || self.table.len() >= self.most;
         // A listener without a certificate takes nobody.
         let Some(identity) = self.identity.load_full().filter(|_| !busy) else {
@@ -221,6 +227,7 @@ impl Associations {
         };
         let key = self.table.insert(association) as u32;
         self.handshakes += 1;
+        self.strangers += 1;
         *self.pending.entry(subscriber).or_default() += 1;
         match self.by_client.contains_key(&client.five_tuple) {
             true => self.replacing.insert(client.five_tuple, key),
@@ -380,6 +387,7 @@ impl Associations {
     }
 
     fn no_longer_pending(&mut self, ip: IpAddr) {
+        self.strangers -= 1;
         let subscriber = subscriber(ip);
         if let Some(count) = self.pending.get_mut(&subscriber) {
             *count -= 1;

@@ -32,6 +32,11 @@ struct Server {
 
 impl Server {
     fn new() -> Self {
+        Self::with(10_000)
+    }
+
+    /// One that takes at most so many associations.
+    fn with(most: usize) -> Self {
         let DtlsCertificate {
             certificate,
             private_key,
@@ -40,7 +45,7 @@ impl Server {
         let identity = Arc::new(ArcSwapOption::from_pointee(identity));
         let now = Instant::now();
         Self {
-            associations: Associations::new(1000, identity, &[7; 32], now),
+            associations: Associations::new(most, identity, &[7; 32], now),
             cells: DtlsCells::default(),
             now,
         }
@@ -163,6 +168,13 @@ fn client(address: &str) -> Client {
         },
         path: Path(0),
     }
+}
+
+/// The server's side of a connection.
+pub(super) fn connected() -> Association {
+    let mut server = Server::new();
+    Peer::new("198.51.100.1:4000", server.now).connect(&mut server);
+    server.associations.remove(0)
 }
 
 #[test]
@@ -471,6 +483,33 @@ fn a_goodbye_is_answered_and_ends_the_association() {
     assert_eq!(server.associations.ended, [peer.client]);
     assert_eq!(server.associations.len(), 0);
     silence(&mut server, peer.client, goodbye);
+}
+
+#[test]
+fn a31_few_of_the_associations_are_strangers() {
+    let mut server = Server::with(4 * STRANGERS);
+    let mut peers: Vec<_> = (1..=5)
+        .map(|host| Peer::new(&format!("198.51.100.{host}:9"), server.now))
+        .collect();
+    for peer in &mut peers[..4] {
+        peer.connect(&mut server);
+    }
+    let hello = peers[4].second_hello(&mut server);
+    assert!(server.take(peers[4].client, &hello).is_empty());
+    assert_eq!(server.cells.drops(DtlsDrop::Busy), 1);
+    for peer in &peers[..2] {
+        server.associations.trust(&peer.client.five_tuple);
+        server.associations.trust(&peer.client.five_tuple);
+    }
+    assert_eq!(server.associations.strangers, 2);
+    assert!(!server.take(peers[4].client, &hello).is_empty());
+    assert_eq!(server.associations.len(), 5);
+    let gone = server.pass(Duration::from_secs(20));
+    assert!(!gone.is_empty());
+    assert_eq!(
+        (server.associations.len(), server.associations.strangers),
+        (0, 0)
+    );
 }
 
 /// A32: so many handshakes of one subscriber, so many of all.
