@@ -96,7 +96,7 @@ fn s7635_2_the_key_in_the_token_signs_requests_and_answers() {
 #[test]
 fn s7635_2_a_token_that_does_not_open_is_401_and_leaves_nothing() {
     let mut turn = Turn::with(third_party);
-    let good = Holder::new("north", &[9; 20]);
+    let mut good = Holder::new("north", &[9; 20]);
     let cases = [
         ("another server", Refusal::Token, {
             let token = seal(NORTH, "turn2.example.org", &[9; 20], UNIX << 16, 3600);
@@ -139,7 +139,7 @@ fn s7635_2_a_token_that_does_not_open_is_401_and_leaves_nothing() {
         }
     }
     assert!(turn.server.is_empty() && turn.relays.open.is_empty());
-    assert_eq!(good.clone().allocate(&mut turn).code(), 0);
+    assert_eq!(good.allocate(&mut turn).code(), 0);
 }
 
 #[test]
