@@ -17,8 +17,6 @@ pub(crate) enum Status {
     Fail(String),
     /// There is nothing to see.
     Absent(String),
-    /// It is to be built yet.
-    Pending,
 }
 
 impl Status {
@@ -34,7 +32,6 @@ impl Status {
     pub(crate) fn and(self, other: Self) -> Self {
         let join = |a: String, b: String| if a == b { a } else { format!("{a}; {b}") };
         match (self, other) {
-            (Self::Pending, _) | (_, Self::Pending) => Self::Pending,
             (Self::Fail(a), Self::Fail(b)) => Self::Fail(join(a, b)),
             (Self::Fail(a), _) | (_, Self::Fail(a)) => Self::Fail(a),
             (Self::Refused(a), Self::Refused(b)) => Self::Refused(join(a, b)),
@@ -54,7 +51,6 @@ impl Status {
             Self::Refused(_) => "refused",
             Self::Fail(_) => "FAIL",
             Self::Absent(_) => "-",
-            Self::Pending => "pending",
         }
     }
 
@@ -62,7 +58,6 @@ impl Status {
         let remark = match self {
             Self::Pass(remark) => remark.as_deref(),
             Self::Refused(remark) | Self::Fail(remark) | Self::Absent(remark) => Some(&remark[..]),
-            Self::Pending => None,
         };
         remark.filter(|text| !text.is_empty())
     }
@@ -70,7 +65,7 @@ impl Status {
     fn colour(&self) -> &'static str {
         match self {
             Self::Pass(_) => "32",
-            Self::Refused(_) | Self::Pending => "33",
+            Self::Refused(_) => "33",
             Self::Fail(_) => "31",
             Self::Absent(_) => "2",
         }
@@ -134,14 +129,13 @@ impl Report {
             let decided = self.rows.iter().filter(decided).count();
             lines.push(format!(
                 "{server}: {} of {} pass, {} refused, {} fail ({} of them decisions where the RFCs leave room), \
-                 {} not seen from outside, {} to be built",
+                 {} not seen from outside",
                 count("pass"),
                 self.rows.len(),
                 count("refused"),
                 count("FAIL"),
                 decided,
                 count("-"),
-                count("pending"),
             ));
         }
         lines.join("\n")

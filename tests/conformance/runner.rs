@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::ground::Ground;
 use crate::report::Status;
-use crate::statement::{Check, PENDING, Proof, Seen, Statement, Trouble};
+use crate::statement::{Check, Proof, Seen, Statement, Trouble};
 
 /// A server of the table.
 pub(crate) struct Column<'a> {
@@ -79,9 +79,6 @@ pub(crate) fn in_parallel<T: Send>(total: usize, work: impl Fn(usize) -> T + Syn
 }
 
 fn status(statement: &Statement, column: &Column<'_>) -> Status {
-    if PENDING.contains(&statement.id) {
-        return Status::Pending;
-    }
     // What is refused is not asked for.
     let refused = statement.proofs.iter().find_map(|proof| match proof {
         Proof::Refused(reason) if column.is_ours => Some(Status::Refused((*reason).to_owned())),

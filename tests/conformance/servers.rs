@@ -234,7 +234,11 @@ fn turnd_config(kind: Kind, server: &Server, full: &Server) -> String {
     .filter_map(|(address, transport)| Some((address?, transport)))
     .chain(server.others.iter().map(|&address| (address, "udp")))
     .map(|(address, transport)| {
-        format!("[[listen]]\naddress = '{address}'\ntransport = '{transport}'\n")
+        let web = match (full, transport) {
+            (true, "tls") => "http = 'self'\n",
+            _ => "",
+        };
+        format!("[[listen]]\naddress = '{address}'\ntransport = '{transport}'\n{web}")
     })
     .collect();
     let discovery: Vec<String> = server

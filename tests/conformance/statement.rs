@@ -97,9 +97,6 @@ macro_rules! ensure {
 }
 pub(crate) use ensure;
 
-/// What is to be built yet, by id.
-pub(crate) const PENDING: &[&str] = &["ALPN"];
-
 /// Every statement, in the order of the report.
 pub(crate) fn all() -> impl Iterator<Item = &'static Statement> {
     [

@@ -103,7 +103,7 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         id: "ALPN",
         rfc: "RFC 7443",
         section: "3",
-        title: "TLS speaks stun.turn and stun.nat-discovery, and serves who names nothing",
+        title: "TLS speaks stun.turn and stun.nat-discovery, serves who names nothing, and web clients where it is told to",
         proofs: &[Shown(alpn)],
     },
 ];
