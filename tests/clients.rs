@@ -23,6 +23,8 @@ mod tool;
 mod turn_client_proto;
 #[path = "clients/turn_crate.rs"]
 mod turn_crate;
+#[path = "clients/web.rs"]
+mod web;
 
 use serde_json::{Value, json};
 
@@ -177,6 +179,49 @@ fn chromium_calls_chromium_over_tls() {
     video_call(Transport::Tls);
 }
 
+/// \[ALPN\] Browsers name no protocol: what they say after the handshake tells them from web clients.
+#[test]
+fn chromium_calls_on_the_port_of_a_web_server() {
+    let Some(rig) = rig_with(&[Tool::Chromium, Tool::Web]) else {
+        return;
+    };
+    if server::is_coturn() {
+        return tool::say_skipped("coturn has no web server behind it");
+    }
+    let _server = Server::start_with(&rig, &shared_port());
+    web::start(&rig);
+    let (mut caller, mut callee) = browsers(&rig, Transport::Shared);
+    call(&mut caller, &mut callee, true);
+    watch_both(&mut caller, &mut callee);
+    for host in [Host::A, Host::B] {
+        web::fetch(&rig, host);
+    }
+    for stats in watch_both(&mut caller, &mut callee) {
+        assert_eq!(stats["candidate"], "relay", "{stats}");
+        assert_eq!(stats["relay"], "tls", "{stats}");
+    }
+}
+
+#[test]
+fn aiortc_calls_on_the_port_of_a_web_server() {
+    let Some(rig) = rig_with(&[Tool::Aiortc, Tool::Web]) else {
+        return;
+    };
+    if server::is_coturn() {
+        return tool::say_skipped("coturn has no web server behind it");
+    }
+    let _server = Server::start_with(&rig, &shared_port());
+    web::start(&rig);
+    let credential = Credential::lasting(3600);
+    let [mut caller, mut callee] = [Host::A, Host::B]
+        .map(|host| Peer::start(&rig, host, Kind::Aiortc, Transport::Shared, &credential));
+    call(&mut caller, &mut callee, false);
+    web::fetch(&rig, Host::A);
+    let echo = caller.ask(&json!({ "do": "echo", "count": 200, "size": 1000 }));
+    assert_eq!(echo["echoed"], 200);
+    web::fetch(&rig, Host::B);
+}
+
 #[test]
 fn chromium_follows_a_redirect_over_udp() {
     redirected_call(Transport::Udp);
@@ -205,6 +250,14 @@ fn turn_client_proto_exchanges_data_over_tcp() {
     inside::on_client_host(
         "turn_client_proto_exchanges_data_over_tcp",
         turn_client_proto::over_tcp,
+    );
+}
+
+#[test]
+fn turn_client_proto_exchanges_data_over_tls() {
+    inside::on_client_host(
+        "turn_client_proto_exchanges_data_over_tls",
+        turn_client_proto::over_tls,
     );
 }
 
@@ -606,6 +659,14 @@ fn refused(credential: &Credential) {
 /// A listener of its own that offers these password algorithms.
 fn listen_for(algorithms: &str) -> String {
     format!("[[listen]]\naddress = \"0.0.0.0:3481\"\npassword_algorithms = {algorithms}\n")
+}
+
+/// A port for calls and web pages.
+fn shared_port() -> Setup {
+    Setup {
+        more: web::LISTEN.into(),
+        ..Setup::default()
+    }
 }
 
 /// Sends 200 messages of 1000 bytes to the other side, which sends them back.

@@ -67,6 +67,7 @@ pub(crate) fn on_client_host_with(
         format!("{ROLE}=client"),
         format!("{USERNAME}={username}"),
         format!("{PASSWORD}={password}"),
+        format!("{AUTHORITY}={}", rig.dir().join("ca.pem").display()),
     ];
     let arguments: Vec<&str> = variables
         .iter()
@@ -117,6 +118,8 @@ pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().expect("an address and port")
 }
 
+/// Names the file with the certificate of the rig's authority, for a client on its host.
+pub(crate) const AUTHORITY: &str = "TURND_TEST_AUTHORITY";
 const ROLE: &str = "TURND_TEST_ROLE";
 const USERNAME: &str = "TURND_TEST_USERNAME";
 const PASSWORD: &str = "TURND_TEST_PASSWORD";

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{Host, NAME, Rig, succeed};
 use crate::server::Credential;
-use crate::tool;
+use crate::{tool, web};
 
 /// How a client reaches the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +18,8 @@ pub(crate) enum Transport {
     Udp,
     Tcp,
     Tls,
+    /// TLS to a port that has web pages as well.
+    Shared,
     /// UDP to the server's IPv6 address.
     Udp6,
     /// UDP to a listener that requires SHA-256.
@@ -32,6 +34,7 @@ impl Transport {
             Self::Strict => format!("turn:{NAME}:3481?transport=udp"),
             Self::Tcp => format!("turn:{NAME}:3478?transport=tcp"),
             Self::Tls => format!("turns:{NAME}:5349?transport=tcp"),
+            Self::Shared => format!("turns:{NAME}:{}?transport=tcp", web::PORT),
             // A name that has no IPv4 address, since not every client takes an address in brackets.
             Self::Udp6 => format!("turn:{}:3478?transport=udp", host.server6_name()),
         }
@@ -42,7 +45,7 @@ impl Transport {
         match self {
             Self::Udp | Self::Udp6 | Self::Strict => "udp",
             Self::Tcp => "tcp",
-            Self::Tls => "tls",
+            Self::Tls | Self::Shared => "tls",
         }
     }
 }

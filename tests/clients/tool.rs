@@ -10,6 +10,8 @@ pub(crate) enum Tool {
     Coturn,
     /// coturn's load generator and probes.
     CoturnClients,
+    /// A web client, and Python's web server.
+    Web,
     /// The command of OpenSSL.
     OpenSsl,
     /// coturn's probe of NATs, and a NAT.
@@ -84,6 +86,7 @@ impl Tool {
                 command("turnutils_uclient"),
                 command("turnutils_stunclient"),
             ],
+            Self::Web => vec![command("curl"), command("python3")],
             Self::OpenSsl => vec![command("openssl")],
             Self::NatDiscovery => vec![command("turnutils_natdiscovery"), command("nft")],
             Self::Chromium => vec![

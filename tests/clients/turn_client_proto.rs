@@ -1,9 +1,13 @@
-//! The client of the `turn-client-proto` crate, a second lineage, over UDP and TCP and towards both families.
+//! The client of the `turn-client-proto` crate, a second lineage, over UDP, TCP and TLS and towards both families.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use turn_client_proto::api::{
     Transmit, TurnClientApi, TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet,
 };
@@ -13,9 +17,10 @@ use turn_client_proto::tcp::TurnClientTcp;
 use turn_client_proto::types::stun::message::IntegrityAlgorithm;
 use turn_client_proto::types::{AddressFamily, TransportType, TurnCredentials};
 use turn_client_proto::udp::TurnClientUdp;
+use turn_client_rustls::TurnClientRustls;
 
-use crate::inside::{ECHO, ECHO6, address, payload};
-use crate::rig::{Host, RELAY};
+use crate::inside::{AUTHORITY, ECHO, ECHO6, address, payload};
+use crate::rig::{Host, NAME, RELAY};
 use crate::server::Credential;
 
 /// Exchanges datagrams with the echo, by a client that speaks UDP.
@@ -53,6 +58,33 @@ pub(crate) fn over_tcp(credential: &Credential) {
     stream.set_nodelay(true).expect("a TCP socket");
     let local = stream.local_addr().expect("it is connected");
     let client = TurnClientTcp::allocate(local, server, configuration(credential));
+    Session::new(client, Line::Tcp(stream)).exchange(address(ECHO), RELAY);
+}
+
+/// The same by TLS, which is judged by the server's name.
+pub(crate) fn over_tls(credential: &Credential) {
+    let server = address(&format!("{}:5349", Host::A.server()));
+    let stream = TcpStream::connect(server).expect("the server accepts");
+    stream.set_nodelay(true).expect("a TCP socket");
+    let local = stream.local_addr().expect("it is connected");
+    let authority = std::env::var(AUTHORITY).expect("the outer run set it");
+    let authority = CertificateDer::from_pem_file(authority).expect("a certificate");
+    let mut trusted = RootCertStore::empty();
+    trusted.add(authority).expect("an authority");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows them")
+        .with_root_certificates(trusted)
+        .with_no_client_auth();
+    let name = ServerName::try_from(NAME).expect("a name");
+    let client = TurnClientRustls::allocate(
+        local,
+        server,
+        configuration(credential),
+        name,
+        Arc::new(config),
+    );
     Session::new(client, Line::Tcp(stream)).exchange(address(ECHO), RELAY);
 }
 
