@@ -1,4 +1,5 @@
 //! Hostile PROXY headers in great number, in a process of their own: its memory is measured.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 #[path = "streams/header.rs"]
 mod header;

@@ -1,4 +1,5 @@
 //! PROXY headers, and who sends them.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 

@@ -1,5 +1,6 @@
 //! What a stream carries, found out at its beginning: TCP or TLS, a proxy's header, a web client; over the loopback
 //! interface.
+#![allow(clippy::unwrap_used, reason = "a test ends where something is missing")]
 
 #[path = "../wire/mod.rs"]
 mod wire;
