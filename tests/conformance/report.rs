@@ -184,7 +184,9 @@ impl Report {
                 self.servers.join(" | "),
                 "---|".repeat(self.servers.len())
             );
-            for (statement, statuses) in self.rows.iter().filter(|row| row.0.rfc == rfc) {
+            let mut rows: Vec<_> = self.rows.iter().filter(|row| row.0.rfc == rfc).collect();
+            rows.sort_by_key(|row| section_number(row.0.section));
+            for (statement, statuses) in rows {
                 self.row(&mut text, statement, statuses);
             }
         }
@@ -209,6 +211,15 @@ impl Report {
             cell(&remarks.join("; "))
         );
     }
+}
+
+/// The numbers of the first of some sections; none where sections have names.
+fn section_number(section: &str) -> Vec<u32> {
+    let first = section.split([',', '-', ' ']).next().unwrap_or_default();
+    first
+        .split('.')
+        .map_while(|part| part.parse().ok())
+        .collect()
 }
 
 /// Text that ends no cell of a table.
