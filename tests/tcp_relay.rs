@@ -369,6 +369,47 @@ fn a35_the_ninth_connection_is_refused() {
     drop((peers, listener));
 }
 
+/// A35: what has ended takes up no room, even if its allocation has not looked at it since.
+#[test]
+fn a35_connections_that_have_ended_make_room() {
+    const MOST: usize = 16;
+    let machine = with_tcp(|rules| {
+        rules.connections = MOST;
+        rules.bind_timeout = Duration::from_secs(1);
+    });
+    let plane = Plane::start_as(1, vec![loopback()], machine, |settings| {
+        settings.streams_per_worker = MOST;
+    });
+    let (mut idle, relayed) = control(&plane);
+    assert_eq!(idle.permit(SocketAddr::new(ip(PEER), 9)).code(), 0);
+    for _ in 0..MOST {
+        let mut peer = dial(relayed);
+        attempt(&mut idle);
+        drop(peer.shutdown(Shutdown::Both));
+        let _ = peer.read(&mut [0; 1]);
+    }
+    assert!(eventually(|| plane.snapshot().peer_connections == 0));
+    let (listener, at) = listener();
+    let (mut other, _) = control(&plane);
+    assert!(connect(&mut other, at).is_ok());
+    accept(&listener);
+}
+
+/// A06: where a relay takes datagrams, somebody else may listen for connections. He is on this host, and not for our
+/// clients.
+#[test]
+fn a06_a_port_where_a_relay_takes_datagrams_is_not_connected_to() {
+    let plane = start(|rules| rules.connect_timeout = Duration::from_millis(100));
+    let mut datagrams = Client::tcp(plane.tcp);
+    let at = datagrams.allocate();
+    let neighbour = TcpListener::bind(at).unwrap();
+    neighbour.set_nonblocking(true).unwrap();
+    let (mut client, _) = control(&plane);
+    assert_eq!(connect(&mut client, at), Err(447));
+    let nobody = neighbour.accept().unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::WouldBlock);
+}
+
 /// A port that nobody listens on, and one whose host does not answer: the same code, and as late.
 #[test]
 fn a09_closed_and_filtered_ports_look_the_same() {

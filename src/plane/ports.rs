@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
-use crate::turn::{Reach, RelayId};
+use crate::turn::{Reach, RelayId, RelayProtocol};
 
 /// An address that relays are opened on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,18 +35,21 @@ pub struct RelayRange {
 pub(super) struct Owner {
     pub(super) worker: usize,
     pub(super) relay: RelayId,
+    pub(super) protocol: RelayProtocol,
 }
 
-/// A slot of the table: 0 free, otherwise (worker + 1) in the high byte and the relay below.
+/// A slot of the table: 0 free, otherwise (worker + 1) in the high byte, whether peers connect to it in the next
+/// bit, and the relay below.
 const FREE: u32 = 0;
 /// Claimed, but no relay yet: a socket is being bound, or a reservation holds the port.
 const HELD: u32 = u32::MAX;
-const RELAY_BITS: u32 = 24;
+const WORKER_SHIFT: u32 = 24;
+const IS_TCP: u32 = 1 << 23;
 
 /// The most workers that the table can name.
 pub(super) const MAX_WORKERS: usize = 254;
 /// The most relays that one worker can have.
-pub(super) const MAX_RELAYS: usize = (1 << RELAY_BITS) - 1;
+pub(super) const MAX_RELAYS: usize = IS_TCP as usize - 1;
 
 /// The relay ports of the whole server, shared by its workers.
 pub(super) struct Ports {
@@ -133,8 +136,12 @@ impl Ports {
     /// Makes a claimed port a live relay.
     pub(super) fn publish(&self, address: usize, port: u16, owner: Owner) {
         if let Some(slot) = self.slot(address, port) {
+            let protocol = match owner.protocol {
+                RelayProtocol::Udp => 0,
+                RelayProtocol::Tcp => IS_TCP,
+            };
             slot.store(
-                ((owner.worker as u32 + 1) << RELAY_BITS) | owner.relay.0,
+                ((owner.worker as u32 + 1) << WORKER_SHIFT) | protocol | owner.relay.0,
                 Ordering::Release,
             );
         }
@@ -154,9 +161,22 @@ impl Ports {
         let index = self.index(address.ip())?;
         let slot = self.slot(index, address.port())?.load(Ordering::Acquire);
         (slot != FREE && slot != HELD).then(|| Owner {
-            worker: (slot >> RELAY_BITS) as usize - 1,
+            worker: (slot >> WORKER_SHIFT) as usize - 1,
             relay: RelayId(slot & MAX_RELAYS as u32),
+            protocol: match slot & IS_TCP {
+                0 => RelayProtocol::Udp,
+                _ => RelayProtocol::Tcp,
+            },
         })
+    }
+
+    /// Whether a peer can be connected to as far as we know: it is not ours, or it is an open TCP relay. At a port
+    /// where a relay of ours takes datagrams, whoever listens for connections is none of our clients.
+    pub(super) fn takes_connections(&self, peer: SocketAddr) -> bool {
+        !self.is_relay_address(peer.ip())
+            || self
+                .owner(peer)
+                .is_some_and(|owner| owner.protocol == RelayProtocol::Tcp)
     }
 
     /// Whether packets to `ip` must stay inside this process because relays live there.
@@ -247,6 +267,7 @@ mod tests {
         let owner = Owner {
             worker: 3,
             relay: RelayId(77),
+            protocol: RelayProtocol::Udp,
         };
         let advertised = SocketAddr::new("203.0.113.4".parse().unwrap(), port);
         let local = SocketAddr::new("10.0.0.5".parse().unwrap(), port);
@@ -258,6 +279,26 @@ mod tests {
         assert_eq!(ports.reach(local), Reach::LiveRelay);
         ports.release(0, port);
         assert_eq!(ports.owner(advertised), None);
+    }
+
+    #[test]
+    fn connections_are_taken_outside_and_by_tcp_relays() {
+        let ports = ports(50_000..=50_099);
+        assert!(ports.try_claim(0, 50_001));
+        let ours = ["203.0.113.4:50001", "10.0.0.5:50001"].map(|text| text.parse().unwrap());
+        let taken = || ours.map(|peer| ports.takes_connections(peer));
+        assert_eq!(taken(), [false; 2]);
+        for (protocol, is_taken) in [(RelayProtocol::Udp, false), (RelayProtocol::Tcp, true)] {
+            let owner = Owner {
+                worker: MAX_WORKERS - 1,
+                relay: RelayId(MAX_RELAYS as u32 - 1),
+                protocol,
+            };
+            ports.publish(0, 50_001, owner);
+            assert_eq!(ports.owner(ours[0]), Some(owner));
+            assert_eq!(taken(), [is_taken; 2]);
+        }
+        assert!(ports.takes_connections("192.0.2.1:9".parse().unwrap()));
     }
 
     #[test]

@@ -252,12 +252,13 @@ impl Sockets {
         }))
     }
 
-    /// From where to where a connection is to be made, if there can be one more.
+    /// From where to where a connection is to be made, if there can be one more, and one to there.
     pub(super) fn way(&self, connect: &Connect) -> Option<(SocketAddr, SocketAddr)> {
         let relay = self.relay(connect.relay)?;
         let local = self.shared.ports.address_at(relay.address as usize)?.local;
         let to = self.shared.ports.to_local(connect.peer);
-        (!self.connections.is_full()).then_some((SocketAddr::new(local, relay.port), to))
+        let can_be = !self.connections.is_full() && self.ports().takes_connections(connect.peer);
+        can_be.then_some((SocketAddr::new(local, relay.port), to))
     }
 
     /// Claims and binds a port that fits, skipping those that other processes sit on.
@@ -368,6 +369,7 @@ impl Sockets {
             Owner {
                 worker: self.worker,
                 relay: id,
+                protocol,
             },
         );
         Ok((id, SocketAddr::new(advertised, port)))

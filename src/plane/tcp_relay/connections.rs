@@ -32,6 +32,8 @@ pub(super) struct Tie {
     pub(super) carried: Arc<Meter>,
     /// Nothing is ever sent: that the other end is gone is what there is to know.
     pub(super) cut: oneshot::Receiver<Infallible>,
+    /// The connection counts for as long as this lives.
+    pub(super) counted: Arc<()>,
 }
 
 /// How many bytes have passed.
@@ -70,6 +72,9 @@ struct Held {
 #[derive(Default)]
 pub(in crate::plane) struct Connections {
     held: HashMap<ConnectionId, Held>,
+    /// As many clones as there are sockets, on whichever worker. Those that have ended are held until their allocation
+    /// looks at them, and must not be in the way of others' meanwhile.
+    sockets: Arc<()>,
     connecting: HashMap<ConnectionId, Attempt>,
     /// What the machine is being asked about.
     in_hand: Option<TcpStream>,
@@ -100,7 +105,8 @@ impl Connections {
 
     /// Whether there can be no more.
     pub(in crate::plane) fn is_full(&self) -> bool {
-        self.held.len() + self.connecting.len() >= self.most
+        let sockets = Arc::strong_count(&self.sockets) - 1;
+        sockets + self.connecting.len() >= self.most
     }
 
     /// How many are open.
@@ -166,6 +172,7 @@ impl Connections {
             tie: Tie {
                 carried: Arc::clone(&carried),
                 cut,
+                counted: Arc::clone(&self.sockets),
             },
         };
         if let Err(connection) = unclaimed.insert(id, connection, addressee) {

@@ -55,7 +55,11 @@ async fn join(
     tie: Tie,
     patience: Patience,
 ) -> io::Result<()> {
-    let Tie { carried, mut cut } = tie;
+    let Tie {
+        carried,
+        mut cut,
+        counted: _counted,
+    } = tie;
     let Meter {
         to_peer: up_meter,
         to_client: down_meter,
@@ -162,6 +166,7 @@ mod tests {
         let tied = Tie {
             carried: Arc::clone(&carried),
             cut,
+            counted: Arc::default(),
         };
         let joined = tokio::spawn(join(
             split(near_client),
