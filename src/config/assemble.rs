@@ -59,7 +59,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let mut listeners = assembly.listeners();
     let nat_discovery = assembly.nat_discovery(&mut listeners);
     let (relay, found_by) = assembly.relay();
-    let credentials = assembly.credentials();
+    let mut credentials = assembly.credentials();
     let certificate = assembly.certificate(&listeners);
     let redirect = assembly.redirect(&listeners);
     let tcp_relay = assembly.tcp_relay(&listeners);
@@ -71,21 +71,50 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     if report.has_errors() {
         return Err(report);
     }
-    let Credentials {
-        users,
-        third_party,
-        secrets,
-        nonce_keys,
-        own_secret,
-    } = credentials;
     let workers = config.server.workers.unwrap_or(host.cores).get();
+    let secrets = std::mem::take(&mut credentials.secrets);
+    let own_secret = credentials.own_secret;
     let turn = turn::Settings {
-        users,
-        nonce_keys,
+        nat_discovery,
+        redirect,
+        tcp_relay,
+        ..machine(&config, &listeners, credentials, workers)
+    };
+    let plane = plane::Settings {
+        workers,
+        streams_per_worker: streams_per_worker(host.descriptors, workers, listeners.len()),
+        listeners,
+        relay,
+        carry: config.relay.carry,
+    };
+    let parts = Parts {
+        turn: Arc::new(turn),
+        plane,
+        certificate,
+        secrets,
+        own_secret,
+        found_by,
+    };
+    Ok(Loaded {
+        config,
+        parts,
+        report,
+    })
+}
+
+/// What the machine is told of keys that need no more than reading.
+fn machine(
+    config: &Config,
+    listeners: &[Listen],
+    credentials: Credentials,
+    workers: usize,
+) -> turn::Settings {
+    turn::Settings {
+        users: credentials.users,
         password_algorithms: config.auth.password_algorithms,
-        listener_algorithms: listener_algorithms(&config, &listeners),
+        listener_algorithms: listener_algorithms(config, listeners),
         username_anonymity: config.auth.username_anonymity,
-        third_party,
+        third_party: credentials.third_party,
         on_expiry: config.auth.on_expiry,
         software: config
             .server
@@ -105,31 +134,8 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
             ..config.limits
         },
         peers: config.peers.clone(),
-        nat_discovery,
-        redirect,
-        tcp_relay,
-    };
-    let streams_per_worker = streams_per_worker(host.descriptors, workers, listeners.len());
-    let plane = plane::Settings {
-        workers,
-        listeners,
-        relay,
-        carry: config.relay.carry,
-        streams_per_worker,
-    };
-    let parts = Parts {
-        turn: Arc::new(turn),
-        plane,
-        certificate,
-        secrets,
-        own_secret,
-        found_by,
-    };
-    Ok(Loaded {
-        config,
-        parts,
-        report,
-    })
+        ..turn::Settings::new(credentials.nonce_keys)
+    }
 }
 
 /// What is offered at each listener, if it is not the same at all: then those that say nothing have to be known, too.

@@ -125,85 +125,35 @@ impl Rig {
     fn build(&self) {
         for host in HOSTS {
             let name = self.namespace(host);
-            ip(&["netns", "add", &name]);
-            ip(&["-n", &name, "link", "set", "lo", "up"]);
+            ip(&format!("netns add {name}"));
+            ip(&format!("-n {name} link set lo up"));
             let sysctl = "for f in ipv4/ip_forward ipv6/conf/all/forwarding; do echo 0 > /proc/sys/net/$f; done";
             succeed(self.command(host, "sh").args(["-c", sysctl]));
         }
         let server = self.namespace(Host::S);
-        ip(&["-n", &server, "address", "add", "10.99.0.1/32", "dev", "lo"]);
-        ip(&[
-            "-n",
-            &server,
-            "address",
-            "add",
-            "fd99::1/128",
-            "dev",
-            "lo",
-            "nodad",
-        ]);
+        ip(&format!("-n {server} address add 10.99.0.1/32 dev lo"));
+        ip(&format!("-n {server} address add fd99::1/128 dev lo nodad"));
         for (host, digit) in [(Host::A, 1), (Host::B, 2)] {
             let client = self.namespace(host);
             let link = format!("to-{}", host.letter());
-            ip(&[
-                "-n", &server, "link", "add", &link, "type", "veth", "peer", "name", "eth0",
-                "netns", &client,
-            ]);
+            ip(&format!(
+                "-n {server} link add {link} type veth peer name eth0 netns {client}"
+            ));
             for (name, device, end) in [(&server, link.as_str(), 1), (&client, "eth0", 2)] {
-                ip(&[
-                    "-n",
-                    name,
-                    "address",
-                    "add",
-                    &format!("10.99.{digit}.{end}/24"),
-                    "dev",
-                    device,
-                ]);
-                ip(&[
-                    "-n",
-                    name,
-                    "address",
-                    "add",
-                    &format!("fd99:{digit}::{end}/64"),
-                    "dev",
-                    device,
-                    "nodad",
-                ]);
-                ip(&["-n", name, "link", "set", device, "up"]);
+                let v4 = format!("10.99.{digit}.{end}/24");
+                let v6 = format!("fd99:{digit}::{end}/64");
+                ip(&format!("-n {name} address add {v4} dev {device}"));
+                ip(&format!("-n {name} address add {v6} dev {device} nodad"));
+                ip(&format!("-n {name} link set {device} up"));
             }
-            ip(&[
-                "-n",
-                &client,
-                "route",
-                "add",
-                "default",
-                "via",
-                host.server(),
-            ]);
-            ip(&[
-                "-n",
-                &client,
-                "-6",
-                "route",
-                "add",
-                "default",
-                "via",
-                host.server6(),
-            ]);
+            let (gateway, gateway6) = (host.server(), host.server6());
+            ip(&format!("-n {client} route add default via {gateway}"));
+            ip(&format!("-n {client} -6 route add default via {gateway6}"));
             self.resolve_at(host);
         }
         // Packets for everybody else leave by some link, as on a real host.
-        ip(&["-n", &server, "route", "add", "default", "via", "10.99.1.2"]);
-        ip(&[
-            "-n",
-            &server,
-            "-6",
-            "route",
-            "add",
-            "default",
-            "via",
-            "fd99:1::2",
-        ]);
+        ip(&format!("-n {server} route add default via 10.99.1.2"));
+        ip(&format!("-n {server} -6 route add default via fd99:1::2"));
     }
 
     /// Makes the server's host the client's resolver; `ip netns exec` shows it the file as /etc/resolv.conf.
@@ -384,8 +334,8 @@ pub(crate) fn remove_host(name: &str) {
     _ = fs::remove_dir_all(Path::new(ETC).join(name));
 }
 
-fn ip(arguments: &[&str]) {
-    succeed(Command::new("ip").args(arguments));
+fn ip(line: &str) {
+    succeed(Command::new("ip").args(line.split_whitespace()));
 }
 
 /// Runs a command that has to succeed and says little.
