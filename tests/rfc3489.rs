@@ -168,7 +168,7 @@ fn where_there_are_two_addresses_the_answer_comes_from_the_other() {
         let (told, reply) = answered(&mut turn, udp(CLIENT), &binding(attributes));
         let via = via.map(address);
         assert_eq!((told.code, told.via, told.to), (0, via, udp(CLIENT)));
-        let source = via.unwrap_or(address(SERVER_V4));
+        let source = via.unwrap_or_else(|| address(SERVER_V4));
         let expected = [
             address_attribute(1, address(CLIENT)),
             address_attribute(4, source),

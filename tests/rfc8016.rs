@@ -680,11 +680,10 @@ fn s8016_5_another_machine_knows_whose_ticket_it_is() {
     let request = refresh(&moved, &first);
     assert_eq!(pair.elsewhere(moved.client, &request), WorkerId(1));
     assert!(
-        !pair
-            .turn
+        pair.turn
             .server
             .elsewhere(pair.turn.now, &moved.client.five_tuple)
-            .is_some()
+            .is_none()
     );
     pair.swap();
     let answer = moved.ask_bytes(&mut pair.turn, &request);
