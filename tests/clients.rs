@@ -262,6 +262,14 @@ fn turn_client_proto_exchanges_data_over_tls() {
 }
 
 #[test]
+fn turn_client_proto_exchanges_data_over_dtls() {
+    inside::on_client_host(
+        "turn_client_proto_exchanges_data_over_dtls",
+        turn_client_proto::over_dtls,
+    );
+}
+
+#[test]
 fn turn_client_proto_exchanges_data_over_ipv6() {
     inside::on_client_host(
         "turn_client_proto_exchanges_data_over_ipv6",

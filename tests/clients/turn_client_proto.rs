@@ -1,4 +1,4 @@
-//! The client of the `turn-client-proto` crate, a second lineage, over UDP, TCP and TLS and towards both families.
+//! The client of the `turn-client-proto` crate, a second lineage, over UDP, TCP, TLS and DTLS and towards both families.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use turn_client_dimpl::{TurnClientDimpl, dimpl};
 use turn_client_proto::api::{
     Transmit, TurnClientApi, TurnConfig, TurnEvent, TurnPollRet, TurnRecvRet,
 };
@@ -86,6 +87,19 @@ pub(crate) fn over_tls(credential: &Credential) {
         Arc::new(config),
     );
     Session::new(client, Line::Tcp(stream)).exchange(address(ECHO), RELAY);
+}
+
+/// The same by DTLS. This client speaks 1.2 and 1.3, and takes whatever certificate it is shown.
+pub(crate) fn over_dtls(credential: &Credential) {
+    let (socket, server) = connect_udp("10.99.1.2:0", &format!("{}:5349", Host::A.server()));
+    let config = dimpl::Config::builder().build().expect("the defaults");
+    let client = TurnClientDimpl::allocate(
+        local(&socket),
+        server,
+        configuration(credential),
+        Arc::new(config),
+    );
+    Session::new(client, Line::Udp(socket)).exchange(address(ECHO), RELAY);
 }
 
 /// An IPv6 client with an IPv6 relayed address.
