@@ -567,11 +567,17 @@ fn o3_where_sha256_is_required_nothing_else_is_accepted() {
     }
 }
 
-/// A nonce from a listener that asks for less is no way around one that asks for more \[A21\].
+/// A nonce from a listener that offers less is no way around one that offers more: neither to what is not allowed there,
+/// nor to what is, for a client that would have chosen better had it been told \[A21\].
 #[test]
 fn a21_a_nonce_from_elsewhere_does_not_lower_what_is_required() {
     let mut turn = Turn::with(offers_by_transport);
-    for weaker in [Transport::Udp, Transport::Tcp] {
+    let both = [0, 2, 0, 0, 0, 1, 0, 0];
+    for (weaker, stronger, offered) in [
+        (Transport::Udp, Transport::Tls, &both[..4]),
+        (Transport::Tcp, Transport::Tls, &both[..4]),
+        (Transport::Udp, Transport::Tcp, &both),
+    ] {
         for algorithm in [
             None,
             Some(PasswordAlgorithm::Md5),
@@ -579,13 +585,13 @@ fn a21_a_nonce_from_elsewhere_does_not_lower_what_is_required() {
         ] {
             let mut elsewhere = at(weaker);
             elsewhere.greet(&mut turn);
-            let mut ann = at(Transport::Tls);
+            let mut ann = at(stronger);
             ann.algorithm = algorithm;
             ann.nonce = elsewhere.nonce;
             let answer = ann.allocate(&mut turn);
-            assert_eq!(answer.code(), 438, "{weaker:?} {algorithm:?}");
+            assert_eq!(answer.code(), 438, "{weaker:?} {stronger:?} {algorithm:?}");
             let list = answer.message().password_algorithms();
-            assert_eq!(list, Some(&[0, 2, 0, 0][..]));
+            assert_eq!(list, Some(offered));
         }
     }
     assert!(turn.server.is_empty());
@@ -633,6 +639,20 @@ fn a4_the_anonymity_bit_is_set_when_asked_for_only() {
         assert!(!answer.has(Attribute::USERNAME) && !answer.has(Attribute::USERHASH));
         assert_eq!(ann.refresh(&mut turn, None).code(), 0);
     }
+}
+
+/// Who could have a nonce without the bit accepted could have names sent in the clear \[A21\].
+#[test]
+fn a21_a_nonce_from_before_the_anonymity_is_stale() {
+    let mut turn = Turn::new();
+    let mut ann = ann();
+    ann.relay(&mut turn);
+    turn.reload(|settings| settings.username_anonymity = true);
+    let answer = ann.refresh(&mut turn, None);
+    assert_eq!(answer.code(), 438);
+    assert!(answer.nonce().starts_with(b"obMatJos2QAAC"));
+    ann.nonce = answer.nonce();
+    assert_eq!(ann.refresh(&mut turn, None).code(), 0);
 }
 
 #[test]

@@ -102,17 +102,13 @@ impl Server {
         })
     }
 
-    /// Where the nonce of a request comes from. One that was issued where less is required is as good as none
-    /// \[A21\].
+    /// Where the nonce of a request comes from. One with which less was offered than is here is as good as none: who is
+    /// between could have fetched it elsewhere, to hide what is offered here \[A21\].
     fn origin_here(&self, request: &Request<'_>, nonce: &[u8]) -> Origin {
         let origin = self.nonce_origin(request, nonce);
         let here = Offer::to(&request.from.five_tuple, request.settings);
         match origin {
-            Origin::Ours { offer, .. }
-                if offer.algorithms.has(MD5) && !here.algorithms.has(MD5) =>
-            {
-                Origin::Foreign
-            }
+            Origin::Ours { offer, .. } if offer.is_weaker_than(here) => Origin::Foreign,
             Origin::Ours { .. } | Origin::Foreign => origin,
         }
     }

@@ -27,6 +27,15 @@ impl PasswordAlgorithms {
         }
     }
 
+    /// How much is required: the more, the higher.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Md5 => 0,
+            Self::Sha256AndMd5 => 1,
+            Self::Sha256 => 2,
+        }
+    }
+
     /// Whether a client may use it.
     pub(super) fn has(self, algorithm: PasswordAlgorithm) -> bool {
         match algorithm {
@@ -103,14 +112,14 @@ impl Offer {
         }
     }
 
+    /// Whether a client that knows this offer alone would protect itself less than one that knows the other.
+    pub(super) fn is_weaker_than(self, other: Self) -> bool {
+        self.algorithms.rank() < other.algorithms.rank() || !self.anonymity && other.anonymity
+    }
+
     /// One byte that stands for it in a nonce, which tells more than the cookie.
     pub(super) fn byte(self) -> u8 {
-        let algorithms = match self.algorithms {
-            PasswordAlgorithms::Md5 => 0,
-            PasswordAlgorithms::Sha256AndMd5 => 1,
-            PasswordAlgorithms::Sha256 => 2,
-        };
-        algorithms | u8::from(self.anonymity) << 7
+        self.algorithms.rank() | u8::from(self.anonymity) << 7
     }
 
     /// What a byte stands for.
