@@ -184,33 +184,36 @@ mod tests {
         assert_eq!(tickets.open(&[&sealed[..], b"A"].concat()), None);
     }
 
-    /// Half of them made up, half of them a good one with one to eight bytes changed: a million, or fewer where
-    /// nothing is optimized.
+    /// Half of them made up, half of them a good one with one to eight bytes changed.
     #[test]
     fn a25_a_million_forgeries_open_nothing() {
-        const FORGERIES: u32 = if cfg!(debug_assertions) {
-            200_000
-        } else {
-            1_000_000
-        };
+        const FORGERS: u64 = 4;
         let tickets = tickets(7, 1);
         let good = STANDARD_NO_PAD
             .decode(tickets.seal(&TICKET).unwrap().0)
             .unwrap();
-        let mut random = StdRng::seed_from_u64(8016);
-        for number in 0..FORGERIES {
-            let mut forged = good.clone();
-            if number % 2 == 0 {
-                random.fill(&mut forged[..]);
-            } else {
-                for _ in 0..random.random_range(1..=8) {
-                    forged[random.random_range(0..TAG + PLAIN)] ^= random.random_range(1..=u8::MAX);
+        let forge = &|seed| {
+            let mut random = StdRng::seed_from_u64(seed);
+            for number in 0..1_000_000 / FORGERS {
+                let mut forged = good.clone();
+                if number % 2 == 0 {
+                    random.fill(&mut forged[..]);
+                } else {
+                    for _ in 0..random.random_range(1..=8) {
+                        forged[random.random_range(0..TAG + PLAIN)] ^=
+                            random.random_range(1..=u8::MAX);
+                    }
+                }
+                if forged != good {
+                    let text = STANDARD_NO_PAD.encode(&forged);
+                    assert_eq!(tickets.open(text.as_bytes()), None, "{number}: {text}");
                 }
             }
-            if forged != good {
-                let text = STANDARD_NO_PAD.encode(&forged);
-                assert_eq!(tickets.open(text.as_bytes()), None, "{number}: {text}");
+        };
+        std::thread::scope(|scope| {
+            for seed in 0..FORGERS {
+                scope.spawn(move || forge(seed));
             }
-        }
+        });
     }
 }
