@@ -9,7 +9,7 @@ use std::time::Duration;
 use turnd::plane::RelayAddress;
 use turnd::stun::{Attribute, Method};
 use turnd::turn::ReservationToken;
-use wire::{Client, Plane, channel_data, ip, loopback, peer, receive_from};
+use wire::{Client, PATIENCE, Plane, channel_data, ip, loopback, peer, receive_from};
 
 fn pattern(seed: usize, length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 31 + seed * 7) as u8).collect()
@@ -294,6 +294,26 @@ fn a31_a_connection_without_an_allocation_is_closed_in_time() {
     assert_eq!(refreshed.code(), 0);
 }
 
+/// A31: who has proved who he is, and has got nothing for it, counts on.
+#[test]
+fn a31_a_refusal_makes_nobody_known() {
+    let plane = Plane::start(1, loopback());
+    let refused: Vec<Client> = (0..64)
+        .map(|_| {
+            let mut client = Client::tcp(plane.tcp);
+            assert_eq!(client.permit(plane.udp).code(), 437);
+            client
+        })
+        .collect();
+    let mut next = TcpStream::connect(plane.tcp).unwrap();
+    next.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Nothing is said before it is closed, and not because its own ten seconds are over.
+    assert_eq!(next.read(&mut [0; 1]).unwrap(), 0);
+    let streams = plane.snapshot().cells.streams;
+    assert_eq!((streams.ok, streams.failed), (64, 1));
+    drop(refused);
+}
+
 #[test]
 fn a31_one_address_has_so_many_connections_of_strangers() {
     let plane = Plane::start(1, loopback());
@@ -391,6 +411,6 @@ fn f07_a_slow_reader_loses_whole_frames_and_stays_framed() {
         last = Some(number);
     }
     assert!(last.is_some());
-    slow.set_timeout(wire::PATIENCE);
+    slow.set_timeout(PATIENCE);
     assert_eq!(slow.permit(at).code(), 0);
 }

@@ -67,7 +67,8 @@ impl Worker<'_> {
             Verdict::Reply(answer) => {
                 self.cells
                     .answered(answer.method, answer.code, answer.refusal);
-                if answer.authenticated {
+                // Whoever was refused holds nothing that a quota counts.
+                if answer.authenticated && answer.code == 0 {
                     self.trust(answer.to);
                 }
                 let body = Body::Reply(reply..self.outbox.replies.len());

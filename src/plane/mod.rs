@@ -20,6 +20,7 @@ mod ports;
 mod reservations;
 mod sockets;
 mod stream;
+mod subscriber;
 mod supervisor;
 mod tcp_relay;
 mod tls;

@@ -6,6 +6,7 @@
 //! a frame, and never another client's time (F07).
 
 mod connection;
+mod handshakes;
 mod opening;
 mod places;
 mod proxy;
@@ -15,7 +16,6 @@ mod web;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 
 use connection::Task;
+use handshakes::Handshakes;
 use opening::Door;
 use places::Places;
 use proxy::Header;
@@ -37,12 +38,12 @@ use crate::turn::{Client, Connect, FiveTuple, Path, Transport};
 
 /// A connection without an allocation is closed after this long (A31).
 const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
-/// Connections of one address whose clients have not proved who they are yet (A31, A33).
-const PENDING_PER_ADDRESS: usize = 64;
+/// Connections of one subscriber whose clients have not proved who they are yet (A31, A33).
+const PENDING_PER_SUBSCRIBER: usize = 64;
 /// Connections of one proxy that has not told their clients yet.
 const PENDING_PER_PROXY: usize = 1024;
-/// Connections of web clients that one worker carries, by address and in all, so that there is room for others.
-const WEB_PER_ADDRESS: usize = 32;
+/// Connections of web clients that one worker carries, by subscriber and in all, so that there is room for others.
+const WEB_PER_SUBSCRIBER: usize = 32;
 const WEB: usize = 256;
 /// Frames that wait for the worker; beyond, the client is made to wait.
 const INBOUND: usize = 256;
@@ -99,7 +100,7 @@ pub(super) struct Streams {
     next_path: u32,
     first_path: u32,
     most: usize,
-    handshakes: Arc<AtomicUsize>,
+    handshakes: Arc<Handshakes>,
     arena: BytesMut,
     events: mpsc::Receiver<StreamEvent>,
     to_worker: mpsc::Sender<StreamEvent>,
@@ -112,8 +113,8 @@ impl Streams {
         Self {
             connections: HashMap::new(),
             proxies: Places::new(PENDING_PER_PROXY, most),
-            strangers: Places::new(PENDING_PER_ADDRESS, most),
-            web: Places::new(WEB_PER_ADDRESS, WEB.min(most / 4)),
+            strangers: Places::new(PENDING_PER_SUBSCRIBER, most),
+            web: Places::new(WEB_PER_SUBSCRIBER, WEB.min(most / 4)),
             deadlines: VecDeque::new(),
             next_path: first_path,
             first_path,

@@ -140,6 +140,7 @@ impl Plan {
                 random.random(),
             )?,
             acceptors,
+            turn: 0,
             streams: Streams::new(first_stream, self.streams),
             associations: Associations::new(
                 self.streams,

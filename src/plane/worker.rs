@@ -63,6 +63,8 @@ pub(super) struct Worker<'a> {
     pub(super) server: Server,
     pub(super) sockets: Sockets,
     pub(super) acceptors: Vec<Acceptor>,
+    /// The listener whose turn it is: a flood at one must not keep the clients of another waiting.
+    pub(super) turn: usize,
     pub(super) streams: Streams,
     pub(super) associations: Associations,
     pub(super) shared: Arc<Shared>,
@@ -142,7 +144,7 @@ impl Worker<'_> {
             mail = mailbox.mail.recv() => mail.map_or(Wake::Orphaned, Wake::Mail),
             Some(parcel) = mailbox.parcels.recv() => Wake::Parcel(parcel),
             Some(event) = self.streams.event() => Wake::Stream(event),
-            (acceptor, accepted) = accept(&self.acceptors), if accepting => Wake::Accepted(acceptor, accepted),
+            (acceptor, accepted) = accept(&self.acceptors, self.turn), if accepting => Wake::Accepted(acceptor, accepted),
             () = self.sockets.readable(), if self.ready.is_empty() => Wake::Sockets,
             () = std::future::ready(()), if !self.ready.is_empty() => Wake::Sockets,
             () = tokio::time::sleep_until(deadline.into()) => Wake::Timeout,
@@ -326,6 +328,7 @@ impl Worker<'_> {
         acceptor: usize,
         accepted: io::Result<(TcpStream, SocketAddr)>,
     ) {
+        self.turn = acceptor + 1;
         match accepted {
             Ok((stream, from)) => {
                 let listen = &self.acceptors[acceptor].listen;
@@ -423,10 +426,15 @@ impl Worker<'_> {
     }
 }
 
-/// The next connection on any listener. Safe to cancel.
-async fn accept(acceptors: &[Acceptor]) -> (usize, io::Result<(TcpStream, SocketAddr)>) {
+/// The next connection on any listener, from `first` on. Safe to cancel.
+async fn accept(
+    acceptors: &[Acceptor],
+    first: usize,
+) -> (usize, io::Result<(TcpStream, SocketAddr)>) {
     std::future::poll_fn(|context| {
-        for (number, acceptor) in acceptors.iter().enumerate() {
+        let all = acceptors.iter().enumerate();
+        let first = first.min(acceptors.len());
+        for (number, acceptor) in all.clone().skip(first).chain(all.take(first)) {
             if let Poll::Ready(accepted) = acceptor.socket.poll_accept(context) {
                 return Poll::Ready((number, accepted));
             }
@@ -434,4 +442,31 @@ async fn accept(acceptors: &[Acceptor]) -> (usize, io::Result<(TcpStream, Socket
         Poll::Pending
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn listeners_take_turns() {
+        let mut acceptors = Vec::new();
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let at = socket.local_addr().unwrap();
+            clients.extend((0..2).map(|_| std::net::TcpStream::connect(at).unwrap()));
+            let listen = Arc::new(Listen::new(at, Transport::Tcp));
+            acceptors.push(Acceptor { socket, listen });
+        }
+        let mut turn = 0;
+        let mut taken = Vec::new();
+        for _ in 0..6 {
+            let (number, accepted) = accept(&acceptors, turn).await;
+            accepted.unwrap();
+            taken.push(number);
+            turn = number + 1;
+        }
+        assert_eq!(taken, [0, 1, 2, 0, 1, 2]);
+    }
 }

@@ -8,6 +8,7 @@ use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
 use turnd::turn::{Family, Transport};
 
+use crate::header::connect_from;
 use crate::wire::{Answer, Client, PATIENCE, Plane, peer, receive_from};
 use crate::{
     Credulous, allocate, binding, certificates, connect, is_closed, mapped, start, start_plain,
@@ -45,6 +46,18 @@ fn s14_one_port_speaks_tcp_and_tls() {
         ),
         (1, 0)
     );
+}
+
+/// A32: a few addresses begin all the handshakes there can be, and fall silent. Others are served at once.
+#[test]
+fn a32_abandoned_handshakes_make_room() {
+    let (plane, trust) = start(Transport::Tls, |_| {});
+    let silent: Vec<_> = (0..260)
+        .map(|number| connect_from(&format!("127.0.0.{}", 10 + number / 60), plane.tcp))
+        .collect();
+    until(&plane, |snapshot| snapshot.cells.streams.ok == 260);
+    mapped(&mut trust.client(plane.tcp));
+    drop(silent);
 }
 
 #[test]

@@ -28,6 +28,7 @@ use slab::Slab;
 
 pub use identity::{Identity, UnfitKey};
 
+use super::subscriber::subscriber;
 use crate::metrics::{DtlsCells, DtlsDrop};
 use crate::turn::{Client, Expiry, FiveTuple};
 use association::{Association, LARGEST_PLAINTEXT, Sink, Stage, Step};
@@ -410,14 +411,6 @@ impl Associations {
 
 /// The handshake message that a ClientHello may be at most: one answer to a cookie that has grown old is enough.
 const MOST_MESSAGES: u16 = 3;
-
-/// What one subscriber holds: an IPv4 address, the /64 of an IPv6 address.
-fn subscriber(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,6 @@
 //! listener has it. After that it is known what is spoken, and no byte of it is lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -14,6 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::StreamEvent;
 use super::connection::Task;
+use super::handshakes::Handshakes;
 use super::proxy::{self, Header};
 use super::web::{self, Site};
 use crate::plane::listener::Listen;
@@ -22,8 +22,6 @@ use crate::turn::Transport;
 
 /// A TLS client has this long to finish its handshake (A32).
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// TLS handshakes that one worker has in flight at most (A32).
-const HANDSHAKES: usize = 256;
 /// Bytes that a connection's buffer has room for at first; most requests fit.
 const READ_AHEAD: usize = 2048;
 
@@ -35,7 +33,7 @@ pub(super) struct Door {
     /// With the certificate in use; nothing without one.
     pub(super) tls: Option<TlsAcceptor>,
     /// Handshakes in flight with this worker.
-    pub(super) handshakes: Arc<AtomicUsize>,
+    pub(super) handshakes: Arc<Handshakes>,
 }
 
 /// A connection of which it is known what is spoken.
@@ -112,15 +110,15 @@ impl Task {
 
     /// The TLS handshake.
     async fn shake(&self, stream: TcpStream, door: Door) -> Option<Box<TlsStream<TcpStream>>> {
-        let in_flight = InFlight::one_more(door.handshakes);
-        let shaken = match (door.tls, &in_flight) {
-            (Some(acceptor), Some(_)) => timeout(HANDSHAKE, acceptor.accept(stream))
-                .await
-                .ok()
-                .and_then(Result::ok),
-            (None, _) | (_, None) => None,
+        let mut place = door.handshakes.begin();
+        let shaken = match door.tls {
+            Some(acceptor) => tokio::select! {
+                shaken = timeout(HANDSHAKE, acceptor.accept(stream)) => shaken.ok().and_then(Result::ok),
+                () = place.taken_away() => None,
+            },
+            None => None,
         };
-        drop(in_flight);
+        drop(place);
         self.tell(StreamEvent::Handshake(shaken.is_some())).await;
         shaken.map(Box::new)
     }
@@ -141,26 +139,5 @@ async fn begins_with_request(
             .await
             .ok()
             .filter(|read| *read > 0)?;
-    }
-}
-
-/// A handshake that counts for as long as this lives.
-struct InFlight(Arc<AtomicUsize>);
-
-impl InFlight {
-    /// Nothing if there are too many.
-    fn one_more(all: Arc<AtomicUsize>) -> Option<Self> {
-        // All of them run on the thread of one worker: nothing happens between the two.
-        if all.load(Ordering::Relaxed) >= HANDSHAKES {
-            return None;
-        }
-        all.fetch_add(1, Ordering::Relaxed);
-        Some(Self(all))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

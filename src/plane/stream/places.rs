@@ -1,7 +1,9 @@
-//! Who has how many places: so many for one address, so many in all.
+//! Who has how many places: so many for one subscriber, so many in all.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+
+use crate::plane::subscriber::subscriber;
 
 /// Places of one kind.
 pub(super) struct Places {
@@ -12,7 +14,7 @@ pub(super) struct Places {
 }
 
 impl Places {
-    /// `each` places for one address, `all` for everybody.
+    /// `each` places for one subscriber, `all` for everybody.
     pub(super) fn new(each: usize, all: usize) -> Self {
         Self {
             each,
@@ -24,24 +26,27 @@ impl Places {
 
     /// Takes one place, or returns false if there is none left.
     pub(super) fn take(&mut self, ip: IpAddr) -> bool {
-        if self.total >= self.all || self.taken.get(&ip).is_some_and(|taken| *taken >= self.each) {
+        let subscriber = subscriber(ip);
+        let taken = self.taken.get(&subscriber).copied().unwrap_or(0);
+        if self.total >= self.all || taken >= self.each {
             return false;
         }
-        *self.taken.entry(ip).or_default() += 1;
+        self.taken.insert(subscriber, taken + 1);
         self.total += 1;
         true
     }
 
     /// Gives a place back that was taken.
     pub(super) fn give_back(&mut self, ip: IpAddr) {
-        let Some(taken) = self.taken.get_mut(&ip) else {
+        let subscriber = subscriber(ip);
+        let Some(taken) = self.taken.get_mut(&subscriber) else {
             debug_assert!(false, "a place is given back once");
             return;
         };
         *taken -= 1;
         self.total -= 1;
         if *taken == 0 {
-            self.taken.remove(&ip);
+            self.taken.remove(&subscriber);
         }
     }
 }
@@ -51,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_bounded_by_address_and_in_all() {
+    fn places_are_bounded_by_subscriber_and_in_all() {
         let mut places = Places::new(2, 3);
         let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
         let taken = [one, one, one, other, other].map(|ip| places.take(ip));
@@ -65,5 +70,16 @@ mod tests {
             places.taken.is_empty() && places.total == 0,
             "nothing stays behind"
         );
+    }
+
+    #[test]
+    fn a31_the_addresses_of_one_subscriber_count_together() {
+        let mut places = Places::new(2, 9);
+        let hosts = ["2001:db8::1", "2001:db8::ffff:2", "2001:db8::3"];
+        let taken = hosts.map(|ip| places.take(ip.parse().unwrap()));
+        assert_eq!(taken, [true, true, false]);
+        assert!(places.take("2001:db8:0:1::1".parse().unwrap()));
+        places.give_back(hosts[1].parse().unwrap());
+        assert!(places.take(hosts[2].parse().unwrap()));
     }
 }
