@@ -17,8 +17,8 @@ use turnd::stun::{
     Attribute, Class, Integrity, Key, Message, Method, PasswordAlgorithm, TransactionId, Writer,
 };
 use turnd::turn::{
-    Cause, Client, EndReason, Event, ListenerAlgorithms, PasswordAlgorithms, Refusal, Settings,
-    TcpRelay, ThirdParty, TokenAlgorithm, TokenKey, Transport, Verdict,
+    Cause, Client, EndReason, Event, ListenerAlgorithms, OnExpiry, PasswordAlgorithms, Refusal,
+    Settings, TcpRelay, ThirdParty, TokenAlgorithm, TokenKey, Transport, Verdict,
 };
 
 const SERVER_NAME: &str = "turn.example.org";
@@ -295,6 +295,48 @@ fn s7635_3_the_timestamp_counts_whole_seconds_in_its_upper_48_bits() {
     assert_eq!(holder.allocate(&mut turn).lifetime(), 1);
 }
 
+/// With every time and lifetime that there is at either end, whatever the clock says and however users expire.
+#[test]
+fn s7635_3_the_ends_of_all_numbers_do_no_harm() {
+    const LAST: u64 = u64::MAX >> 16;
+    let edges = [0, 1, 5, UNIX, LAST - 1, LAST];
+    for on_expiry in [OnExpiry::New, OnExpiry::Refresh, OnExpiry::Cut] {
+        for now in edges.into_iter().chain([LAST + 1, u64::MAX]) {
+            for issued in edges {
+                for lifetime in [0, 1, 599, 3600, u32::MAX - 1, u32::MAX] {
+                    for asked in [0, 1, 3600, u32::MAX] {
+                        let mut turn = Turn::with(|settings| {
+                            third_party(settings);
+                            settings.on_expiry = on_expiry;
+                        });
+                        turn.now.unix = now;
+                        // The fraction does not count.
+                        let timestamp = issued << 16 | 0xFFFF;
+                        let token = seal(NORTH, SERVER_NAME, &[9; 20], timestamp, lifetime);
+                        let mut holder = Holder::new("north", &[9; 20]).with(token);
+                        let answer = holder.ask(&mut turn, Method::ALLOCATE, |writer| {
+                            writer
+                                .u8(Attribute::REQUESTED_TRANSPORT, 17)
+                                .u32(Attribute::LIFETIME, asked);
+                        });
+                        let left =
+                            i128::from(lifetime) + 5 - (i128::from(now) - i128::from(issued)).abs();
+                        let what = (now, issued, lifetime, asked);
+                        if left <= 0 {
+                            assert_eq!(answer.code(), 401, "{what:?}");
+                            continue;
+                        }
+                        let granted = i128::from(asked).clamp(600, 3600).min(left);
+                        assert_eq!(i128::from(answer.lifetime()), granted, "{what:?}");
+                        let refreshed = holder.refresh(&mut turn, Some(u32::MAX));
+                        assert_eq!(i128::from(refreshed.lifetime()), left.min(3600));
+                    }
+                }
+            }
+        }
+    }
+}
+
 // 7635-4: how long an allocation lives
 
 #[test]
@@ -389,6 +431,122 @@ fn s7635_4_an_allocation_is_refreshed_by_its_own_kind_of_user_alone() {
     assert_eq!(thief.permit(&mut turn), 401);
     assert_eq!(bob.refresh(&mut turn, None).code(), 0);
     assert_eq!(holder.refresh(&mut turn, None).code(), 0);
+}
+
+/// A ticket is no credential, and credentials are none without the right ticket: whoever shows it from elsewhere is
+/// judged as if it came from the old address, also if it only wants to delete.
+#[test]
+fn a25_a_ticket_is_good_for_the_token_of_its_allocation_alone() {
+    let mut turn = Turn::with(|settings| {
+        third_party(settings);
+        settings.mobility = true;
+        settings.users.add_user("north", "north-pw");
+    });
+    let mut holder = Holder::new("north", &[9; 20]);
+    let answer = holder.ask(&mut turn, Method::ALLOCATE, |writer| {
+        writer
+            .u8(Attribute::REQUESTED_TRANSPORT, 17)
+            .flag(Attribute::MOBILITY_TICKET);
+    });
+    let ticket = answer
+        .message()
+        .mobility_ticket()
+        .unwrap()
+        .unwrap()
+        .to_vec();
+    turn.wait(seconds(10));
+    let cafe = "192.0.2.7:7000";
+    let put = |writer: &mut Writer<'_>, lifetime| {
+        writer
+            .bytes(Attribute::MOBILITY_TICKET, &ticket)
+            .u32(Attribute::LIFETIME, lifetime);
+    };
+
+    for lifetime in [0, 600] {
+        let older = seal(NORTH, SERVER_NAME, &[8; 20], (UNIX - 1) << 16, 3600);
+        let expired = seal(NORTH, SERVER_NAME, &[9; 20], UNIX << 16, 4);
+        let other = seal(SOUTH, SERVER_NAME, &[8; 20], (UNIX + 10) << 16, 3600);
+        for (what, mut thief, code) in [
+            ("older", Holder::new("north", &[8; 20]).with(older), 441),
+            ("expired", holder.with(expired), 401),
+            ("south", Holder::new("south", &[8; 20]).with(other), 441),
+        ] {
+            thief.client = udp(cafe);
+            thief.nonce = Vec::new();
+            let answer = thief.ask(&mut turn, Method::REFRESH, |writer| put(writer, lifetime));
+            assert_eq!(answer.code(), code, "{what} {lifetime}");
+        }
+        for (name, password) in [("ann", "ann-pw"), ("north", "north-pw")] {
+            let mut thief = User::new(name, password, udp(cafe));
+            let answer = thief.ask(&mut turn, Method::REFRESH, |writer| put(writer, lifetime));
+            assert_eq!(answer.code(), 441, "{name} {lifetime}");
+        }
+        // The right key without the token, from where nothing tells whose it is.
+        let mut bare = holder.at(cafe);
+        let answer = bare.ask_without(&mut turn, Method::REFRESH, |writer| put(writer, lifetime));
+        assert_eq!(answer.code(), 401);
+    }
+
+    // What is refused does not use the ticket up.
+    let mut moved = holder.at(cafe);
+    let answer = moved.ask(&mut turn, Method::REFRESH, |writer| {
+        put(writer, 600);
+        writer.u8(Attribute::REQUESTED_ADDRESS_FAMILY, 2);
+    });
+    assert_eq!(answer.code(), 443);
+    let mut renewed = moved.renewed(&turn, &[7; 20]);
+    let answer = renewed.ask(&mut turn, Method::REFRESH, |writer| put(writer, 600));
+    assert_eq!(answer.code(), 0);
+    // From then on the new key is the key, at either address.
+    assert_eq!(renewed.permit(&mut turn), 0);
+    assert_eq!(renewed.at("198.51.100.7:1").permit(&mut turn), 0);
+    assert_eq!(holder.permit(&mut turn), 401);
+    assert_eq!(moved.permit(&mut turn), 401);
+    assert_eq!(turn.server.census(turn.now).permissions, 1);
+}
+
+/// The user of a password and the key of an authorization server may have one name, and have nothing else in common.
+#[test]
+fn a_user_with_the_name_of_a_kid_is_somebody_else() {
+    let mut turn = Turn::with(|settings| {
+        third_party(settings);
+        settings.users.add_user("north", "north-pw");
+        settings.limits.per_user = 1;
+    });
+    let mut holder = Holder::new("north", &[9; 20]);
+    let mut user = User::new("north", "north-pw", udp("198.51.100.8:1"));
+    assert_eq!(holder.allocate(&mut turn).code(), 0);
+    assert_eq!(user.allocate(&mut turn).code(), 0);
+
+    // Each at the other's address, to whom the other's allocation is closed.
+    let mut stray = user.at(holder.client);
+    assert_eq!(stray.refresh(&mut turn, Some(0)).code(), 401);
+    assert_eq!(stray.permit(&mut turn, &[PEER]), 401);
+    let mut stray = holder.at("198.51.100.8:1");
+    assert_eq!(stray.refresh(&mut turn, Some(0)).code(), 441);
+    assert_eq!(stray.permit(&mut turn), 401);
+    // The key of one with the other's credentials.
+    let mac_key = user.key();
+    let mixed = {
+        let mut bytes = Vec::new();
+        let id = turn.id();
+        let mut writer = Writer::new(&mut bytes, Class::Request, Method::REFRESH, id);
+        writer
+            .u32(Attribute::LIFETIME, 0)
+            .bytes(Attribute::USERNAME, b"north")
+            .bytes(Attribute::REALM, b"turnd")
+            .bytes(Attribute::NONCE, &user.nonce)
+            .bytes(Attribute::ACCESS_TOKEN, &holder.token);
+        writer.finish_with_integrity(&mac_key, Integrity::Sha1);
+        bytes
+    };
+    assert_eq!(turn.answered(user.client, &mixed).code(), 401);
+
+    // Both go on.
+    assert_eq!(holder.refresh(&mut turn, None).code(), 0);
+    assert_eq!(holder.permit(&mut turn), 0);
+    assert_eq!(user.refresh(&mut turn, None).code(), 0);
+    assert_eq!(user.permit(&mut turn, &[PEER]), 0);
 }
 
 #[test]
