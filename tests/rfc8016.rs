@@ -10,10 +10,10 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRunner};
 use support::*;
-use turnd::stun::{Attribute, Method};
+use turnd::stun::{Attribute, Method, PasswordAlgorithm};
 use turnd::turn::{
-    Cause, Client, EndReason, Event, Limits, MoveResult, Server, TcpRelay, TicketKey, Transport,
-    Verdict, WorkerId,
+    Cause, Client, EndReason, Event, Limits, ListenerAlgorithms, MoveResult, PasswordAlgorithms,
+    Server, TcpRelay, TicketKey, Transport, Verdict, WorkerId,
 };
 
 const HOME: &str = "198.51.100.1:1000";
@@ -516,6 +516,33 @@ fn a_ticket_and_lifetime_0_delete_from_a_new_address() {
     assert!(!answer.has(Attribute::MOBILITY_TICKET));
     assert!(turn.server.is_empty() && turn.relays.open.is_empty());
     assert_eq!(turn.quotas.total(), 0);
+}
+
+/// Neither a nonce nor a key that was good enough before is good enough where more is offered; and the better key does
+/// not close the old way.
+#[test]
+fn a21_a_client_that_moves_is_held_to_what_is_offered_where_it_arrives() {
+    let mut turn = Turn::with(|settings| {
+        settings.mobility = true;
+        settings.listener_algorithms = vec![ListenerAlgorithms {
+            transport: Transport::Tcp,
+            address: address("0.0.0.0:3478"),
+            algorithms: PasswordAlgorithms::Sha256AndMd5,
+        }];
+    });
+    let mut ann = ann();
+    let ticket = settle(&mut turn, &mut ann);
+    let mut moved = ann.at(client(HOME, Transport::Tcp));
+    moved.nonce.clone_from(&ann.nonce);
+    let answer = resume(&mut turn, &mut moved, &ticket);
+    assert_eq!(answer.code(), 438);
+    moved.nonce = answer.nonce();
+    moved.algorithm = Some(PasswordAlgorithm::Sha256);
+    assert_eq!(resume(&mut turn, &mut moved, &ticket).code(), 0);
+    assert_eq!(moved.permit(&mut turn, &[PEER]), 0);
+    assert_eq!(ann.permit(&mut turn, &[PEER]), 0);
+    assert_eq!(ann.refresh(&mut turn, None).code(), 0);
+    assert_eq!(moved.permit(&mut turn, &[PEER]), 0);
 }
 
 #[test]
