@@ -35,7 +35,8 @@ impl Direction {
 /// What a socket said instead of taking or giving a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SocketError {
-    /// The kernel's buffer was full: the packet was dropped.
+    /// The kernel's buffer was full, or what waits for a client that takes too little, or has gone: the packet was
+    /// dropped.
     Full,
     /// An ICMP message told that nobody listens there.
     Refused,

@@ -166,7 +166,7 @@ impl Page {
     fn sockets(&mut self, cells: &Cells) {
         let mut errors = Series::counter(
             "turn_socket_errors_total",
-            "What the kernel said instead of moving a packet.",
+            "What the kernel said instead of moving a packet; full also: a stream client took too little or left.",
         );
         for error in SocketError::ALL {
             errors.add(

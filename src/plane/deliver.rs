@@ -10,7 +10,7 @@ use super::moved;
 use super::outbox::{Body, By, Counted, Entry};
 use super::worker::Worker;
 use crate::metrics::{Direction, SocketError};
-use crate::turn::{Cause, Client, Family, Now, RelayId, Transport, Verdict};
+use crate::turn::{Cause, Client, Family, Head, Now, RelayId, Transport, Verdict};
 
 /// Where a packet came from, as far as counting and sending it on need it.
 #[derive(Clone, Copy)]
@@ -102,24 +102,11 @@ impl Worker<'_> {
                 body,
                 pad,
             } => {
-                let origin = Origin {
-                    transport: to.five_tuple.transport,
-                    family: Family::of(peer.ip()),
-                    marks,
-                };
-                let counted =
-                    Counted::Relayed(Direction::ToClient, origin.transport, origin.family);
-                let body = input.part(body);
-                if let Some(way) = moved::through(to.path) {
-                    self.relay_far(way, to, (head, body, pad), (counted, marks));
-                } else if self.streams.owns(to.path) {
-                    self.stream_to_client(now, to, head.as_slice(), &body, pad, origin);
-                } else if origin.transport == Transport::Dtls {
-                    self.relay_over_dtls(to, (&head, &body, pad), origin.family, marks);
-                } else {
-                    let mut entry = self.to_client(to, body, counted);
-                    (entry.head, entry.pad, entry.marks) = (Some(head), pad, marks);
-                    self.push(entry);
+                let frame = (head, input.part(body), pad);
+                let family = Family::of(peer.ip());
+                match moved::through(to.path) {
+                    Some(way) => self.relay_far(now, way, to, frame, (family, marks)),
+                    None => self.relay_here(now, to, frame, (family, marks)),
                 }
             }
             Verdict::Drop(cause) => self.cells.dropped(cause),
@@ -212,10 +199,9 @@ impl Worker<'_> {
             self.answer_far(way, to, &body);
         } else if self.streams.owns(to.path) {
             let bytes = body.bytes(&self.inbox, &self.outbox.replies);
-            let dropped = self
-                .streams
-                .send(now.instant, to.path, [bytes, &[], &[]], true);
-            self.count_queue_drops(dropped);
+            let parts = [bytes, &[], &[]];
+            self.streams
+                .send(now.instant, to.path, parts, Counted::Answer);
         } else if to.five_tuple.transport == Transport::Dtls {
             let bytes = body.bytes(&self.inbox, &self.outbox.replies);
             self.associations.send(to, [bytes, &[], &[]], 0);
@@ -237,32 +223,27 @@ impl Worker<'_> {
         }
     }
 
-    fn stream_to_client(
+    /// Brings payload to a client that is connected to this worker.
+    pub(super) fn relay_here(
         &mut self,
         now: Now,
         to: Client,
-        head: &[u8],
-        body: &Body,
-        pad: usize,
-        origin: Origin,
+        (head, body, pad): (Head, Body, usize),
+        (family, marks): (Family, u8),
     ) {
         const PADDING: [u8; 3] = [0; 3];
-        let bytes = body.bytes(&self.inbox, &[]);
-        let dropped =
-            self.streams
-                .send(now.instant, to.path, [head, bytes, &PADDING[..pad]], false);
-        self.count_queue_drops(dropped);
-        self.cells.relayed(
-            Direction::ToClient,
-            origin.transport,
-            origin.family,
-            body.len(),
-        );
-    }
-
-    pub(super) fn count_queue_drops(&mut self, dropped: usize) {
-        for _ in 0..dropped {
-            self.cells.socket_error(SocketError::Full);
+        let transport = to.five_tuple.transport;
+        let counted = Counted::Relayed(Direction::ToClient, transport, family);
+        if self.streams.owns(to.path) {
+            let bytes = body.bytes(&self.inbox, &[]);
+            let parts = [head.as_slice(), bytes, &PADDING[..pad]];
+            self.streams.send(now.instant, to.path, parts, counted);
+        } else if transport == Transport::Dtls {
+            self.relay_over_dtls(to, (&head, &body, pad), family, marks);
+        } else {
+            let mut entry = self.to_client(to, body, counted);
+            (entry.head, entry.pad, entry.marks) = (Some(head), pad, marks);
+            self.push(entry);
         }
     }
 

@@ -9,14 +9,14 @@
 //!
 //! Letters may be lost when a mailbox is full, as datagrams may.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tracing::trace;
 
 use super::mail::Parcel;
-use super::outbox::{Body, Counted, Entry};
+use super::outbox::Body;
 use super::worker::Worker;
 use crate::metrics::SocketError;
-use crate::turn::{Cause, Client, FiveTuple, Head, Now, Path, Transport, WorkerId};
+use crate::turn::{Cause, Client, Family, FiveTuple, Head, Now, Path, Transport, WorkerId};
 
 /// Paths of one worker are below this; above, they lead through another worker, whose number plus one is in the
 /// high byte.
@@ -43,11 +43,21 @@ pub(super) enum Text {
     /// From home: an answer for the client, and whether its allocation is here.
     Answer { bytes: Bytes, is_mine: bool },
     /// From home: data for the client.
-    Data(Bytes),
+    Data(Box<Data>),
     /// From home: the client is not mine, see to it yourself.
     Returned { bytes: Bytes, marks: u8 },
     /// From home: the client is no longer mine.
     Left,
+}
+
+/// What a client is to get from a peer.
+pub(super) struct Data {
+    head: Head,
+    payload: Bytes,
+    pad: usize,
+    /// The relayed address's.
+    family: Family,
+    marks: u8,
 }
 
 /// The worker that a path leads through, and the path there.
@@ -96,18 +106,6 @@ impl Worker<'_> {
         self.server.client_gone(now, client, &mut self.sockets);
     }
 
-    fn give(&mut self, now: Now, client: Client, bytes: Bytes, control: bool) {
-        if self.streams.owns(client.path) {
-            let dropped = self
-                .streams
-                .send(now.instant, client.path, [&bytes, &[], &[]], control);
-            self.count_queue_drops(dropped);
-        } else {
-            let all = 0..bytes.len();
-            self.answer(now, client, Body::Shared(bytes, all));
-        }
-    }
-
     /// Whether a client is (still) connected here. Of one without a connection nobody can tell.
     fn is_here(&self, client: Client) -> bool {
         if self.streams.owns(client.path) {
@@ -142,6 +140,9 @@ impl Worker<'_> {
                 self.server.client_gone(now, client, &mut self.sockets);
             }
             Text::Answer { .. } | Text::Data(_) if !self.is_here(client) => {
+                if matches!(text, Text::Data(_)) {
+                    self.cells.socket_error(SocketError::Full);
+                }
                 self.write(from, client, Text::Gone);
             }
             Text::Answer { bytes, is_mine } => {
@@ -152,9 +153,14 @@ impl Worker<'_> {
                 } else {
                     self.server.forget_elsewhere(&five_tuple, home);
                 }
-                self.give(now, client, bytes, true);
+                let all = 0..bytes.len();
+                self.answer(now, client, Body::Shared(bytes, all));
             }
-            Text::Data(bytes) => self.give(now, client, bytes, false),
+            Text::Data(data) => {
+                let all = 0..data.payload.len();
+                let frame = (data.head, Body::Shared(data.payload, all), data.pad);
+                self.relay_here(now, client, frame, (data.family, data.marks));
+            }
             Text::Returned { bytes, marks } => {
                 self.server.forget_elsewhere(&five_tuple, worker_id(from));
                 if self.is_here(client) {
@@ -197,30 +203,25 @@ impl Worker<'_> {
     /// same address.
     pub(super) fn relay_far(
         &mut self,
+        now: Now,
         (worker, path): (usize, Path),
         to: Client,
         (head, body, pad): (Head, Body, usize),
-        (counted, marks): (Counted, u8),
+        (family, marks): (Family, u8),
     ) {
         if let Some(twin) = self.twin(&to.five_tuple) {
-            let entry = self.to_client(Client { path: twin, ..to }, body, counted);
-            self.push(Entry {
-                head: Some(head),
-                pad,
-                marks,
-                ..entry
-            });
-            return;
+            let to = Client { path: twin, ..to };
+            return self.relay_here(now, to, (head, body, pad), (family, marks));
         }
-        let payload = body.bytes(&self.inbox, &[]);
-        let mut bytes = BytesMut::with_capacity(head.as_slice().len() + payload.len() + pad);
-        bytes.extend_from_slice(head.as_slice());
-        bytes.extend_from_slice(payload);
-        bytes.resize(bytes.len() + pad, 0);
-        self.write(worker, Client { path, ..to }, Text::Data(bytes.freeze()));
-        if let Counted::Relayed(direction, transport, family) = counted {
-            self.cells.relayed(direction, transport, family, body.len());
-        }
+        // The worker that it is connected to counts it.
+        let data = Data {
+            head,
+            payload: Bytes::copy_from_slice(body.bytes(&self.inbox, &[])),
+            pad,
+            family,
+            marks,
+        };
+        self.write(worker, Client { path, ..to }, Text::Data(Box::new(data)));
     }
 
     /// Nothing more will be sent to a client.

@@ -11,6 +11,7 @@ mod opening;
 mod places;
 mod proxy;
 mod queue;
+mod tally;
 mod web;
 
 use std::collections::{HashMap, VecDeque};
@@ -28,12 +29,15 @@ use handshakes::Handshakes;
 use opening::Door;
 use places::Places;
 use proxy::Header;
-use queue::Queue;
+use queue::{Frame, Queue};
+use tally::Tally;
 pub(super) use web::Site;
 
 use super::listener::Listen;
 use super::moved::PATHS;
+use super::outbox::Counted;
 use super::tcp_relay::PeerConnection;
+use crate::metrics::Cells;
 use crate::turn::{Client, Connect, FiveTuple, Path, Transport};
 
 /// A connection without an allocation is closed after this long (A31).
@@ -102,6 +106,7 @@ pub(super) struct Streams {
     most: usize,
     handshakes: Arc<Handshakes>,
     arena: BytesMut,
+    tally: Arc<Tally>,
     events: mpsc::Receiver<StreamEvent>,
     to_worker: mpsc::Sender<StreamEvent>,
 }
@@ -121,6 +126,7 @@ impl Streams {
             most,
             handshakes: Arc::default(),
             arena: BytesMut::new(),
+            tally: Arc::default(),
             events,
             to_worker,
         }
@@ -169,7 +175,7 @@ impl Streams {
             server,
         };
         let path = self.free_path();
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new(Arc::clone(&self.tally)));
         let task = Task {
             path,
             queue: Arc::clone(&queue),
@@ -242,16 +248,11 @@ impl Streams {
         (self.first_path..PATHS).contains(&path.0)
     }
 
-    /// Queues one frame. Returns how many were dropped for it, itself included when the connection is gone.
-    pub(super) fn send(
-        &mut self,
-        now: Instant,
-        path: Path,
-        parts: [&[u8]; 3],
-        control: bool,
-    ) -> usize {
+    /// Queues one frame of three parts: what precedes the payload, the payload, and padding. It is lost when the
+    /// connection is gone, and others may be lost for it; what becomes of them is counted when it is known.
+    pub(super) fn send(&mut self, now: Instant, path: Path, parts: [&[u8]; 3], counted: Counted) {
         let Some(connection) = self.connections.get(&path) else {
-            return 1;
+            return self.tally.lost(1);
         };
         if self.arena.capacity() < parts.iter().map(|part| part.len()).sum() {
             self.arena.reserve(ARENA);
@@ -259,9 +260,17 @@ impl Streams {
         for part in parts {
             self.arena.extend_from_slice(part);
         }
-        connection
-            .queue
-            .push(now, self.arena.split().freeze(), control)
+        let frame = Frame {
+            bytes: self.arena.split().freeze(),
+            payload: parts[1].len(),
+            counted,
+        };
+        connection.queue.push(now, frame);
+    }
+
+    /// Adds what has been counted since the last time.
+    pub(super) fn count(&self, cells: &mut Cells) {
+        self.tally.drain_into(cells);
     }
 
     /// The client of a connection has proved who it is: it counts no longer against its neighbours behind

@@ -364,6 +364,7 @@ impl Worker<'_> {
             Mail::Drain(on) => self.server.drain(on),
             Mail::Report(to) => {
                 self.sockets.connections.count(self.cells);
+                self.streams.count(self.cells);
                 self.cells.dtls.associations = self.associations.len() as u64;
                 let report = Report {
                     cells: self.cells.clone(),

@@ -5,6 +5,7 @@
 #[path = "../wire/mod.rs"]
 mod wire;
 
+mod count;
 mod header;
 mod proxy;
 mod tls;

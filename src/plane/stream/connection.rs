@@ -61,7 +61,7 @@ impl Task {
             }
             (None, _) => {}
         }
-        self.queue.close();
+        self.queue.abandon();
         self.tell(StreamEvent::Closed(self.path)).await;
     }
 
