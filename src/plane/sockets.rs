@@ -37,7 +37,7 @@ const FIRST_TCP_RELAY: u64 = 1 << 33;
 const PEER_BACKLOG: i32 = 64;
 
 /// A socket that has something to be received.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
     Listener(usize),
     /// A TCP relay to which peers have connected.
@@ -144,24 +144,11 @@ impl Sockets {
         if self.events.is_empty() {
             self.rearm();
         }
-        for event in &self.events {
-            let (flags, number) = (event.flags, event.data.u64());
-            if number >= FIRST_LISTENER {
-                into.push(match number.checked_sub(FIRST_TCP_RELAY) {
-                    Some(relay) => Ready::TcpRelay(RelayId(relay as u32)),
-                    None => Ready::Listener((number - FIRST_LISTENER) as usize),
-                });
-                continue;
-            }
-            // Errors first: reading them clears the one that would fail the next receive.
-            let relay = RelayId(number as u32);
-            if flags.contains(epoll::EventFlags::ERR) {
-                into.push(Ready::Errors(relay));
-            }
-            if flags.contains(epoll::EventFlags::IN) {
-                into.push(Ready::Relay(relay));
-            }
-        }
+        let events = self.events.iter();
+        note(
+            into,
+            events.flat_map(|event| reported(event.data.u64(), event.flags)),
+        );
         Ok(())
     }
 
@@ -459,6 +446,35 @@ impl Drop for Sockets {
     }
 }
 
+/// What the set says of the socket with this number.
+fn reported(number: u64, flags: epoll::EventFlags) -> impl Iterator<Item = Ready> {
+    let (first, second) = if let Some(relay) = number.checked_sub(FIRST_TCP_RELAY) {
+        (Some(Ready::TcpRelay(RelayId(relay as u32))), None)
+    } else if let Some(listener) = number.checked_sub(FIRST_LISTENER) {
+        (Some(Ready::Listener(listener as usize)), None)
+    } else {
+        let relay = RelayId(number as u32);
+        // Errors first: reading them clears the one that would fail the next receive.
+        let has = |flag, ready| flags.contains(flag).then_some(ready);
+        (
+            has(epoll::EventFlags::ERR, Ready::Errors(relay)),
+            has(epoll::EventFlags::IN, Ready::Relay(relay)),
+        )
+    };
+    first.into_iter().chain(second)
+}
+
+/// Adds what is not there yet: a socket that was not emptied is reported again as soon as more comes, and must not
+/// get a second share of each round for it.
+fn note(waiting: &mut Vec<Ready>, reported: impl Iterator<Item = Ready>) {
+    let before = waiting.len();
+    for ready in reported {
+        if !waiting[..before].contains(&ready) {
+            waiting.push(ready);
+        }
+    }
+}
+
 fn watch(set: &OwnedFd, socket: BorrowedFd<'_>, number: u64) -> io::Result<()> {
     epoll::add(
         set,
@@ -467,4 +483,30 @@ fn watch(set: &OwnedFd, socket: BorrowedFd<'_>, number: u64) -> io::Result<()> {
         epoll::EventFlags::IN | epoll::EventFlags::ET,
     )?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A flood keeps its socket ready; were it noted anew each time, its share of a round would grow without end.
+    #[test]
+    fn a_socket_is_noted_once_however_often_it_is_reported() {
+        let number = |relay: u64| (relay, epoll::EventFlags::IN | epoll::EventFlags::ERR);
+        let mut waiting = Vec::new();
+        for round in 0..100 {
+            let flooded = [(FIRST_LISTENER, epoll::EventFlags::IN), number(7)];
+            let other = number(100 + round);
+            let events = flooded.into_iter().chain([other]);
+            note(
+                &mut waiting,
+                events.flat_map(|(at, flags)| reported(at, flags)),
+            );
+            // All are served, and only those that are flooded have more.
+            assert_eq!(waiting.len(), 5, "round {round}");
+            waiting.truncate(3);
+        }
+        let (errors, data) = (Ready::Errors(RelayId(7)), Ready::Relay(RelayId(7)));
+        assert_eq!(waiting, [Ready::Listener(0), errors, data]);
+    }
 }
