@@ -21,7 +21,8 @@ struct Origin {
 }
 
 impl Worker<'_> {
-    /// Gives the machine what a client sent, with its DSCP and ECN.
+    /// Gives the machine what a client sent, with its DSCP and ECN. Streams have none of their own for a single
+    /// message, so theirs are Best Effort and Not-ECT (RFC 8656 §15).
     pub(super) fn client_input(&mut self, now: Now, client: Client, input: Body, marks: u8) {
         let reply = self.outbox.replies.len();
         let bytes = input.bytes(&self.inbox, &[]);
@@ -260,15 +261,6 @@ impl Worker<'_> {
             pad: 0,
             dont_fragment: false,
             counted,
-        }
-    }
-
-    /// The DSCP and ECN that go along with what came in. Streams have none of their own for a single message,
-    /// so theirs are Best Effort and Not-ECT (RFC 8656 §15).
-    pub(super) fn marks(&self, input: &Body) -> u8 {
-        match input {
-            Body::Slot(slot, _) => self.inbox.received(*slot).marks & self.shared.carry.marks(),
-            Body::Shared(..) | Body::Reply(_) => 0,
         }
     }
 

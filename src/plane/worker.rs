@@ -198,6 +198,7 @@ impl Worker<'_> {
         let listener = &self.sockets.listeners[number];
         let (bound, wildcard) = (listener.address, listener.address.ip().is_unspecified());
         let transport = listener.transport;
+        let carried = self.shared.carry.marks();
         let asked = self.inbox.room();
         let slots = self.receive(By::Listener(number as u32), asked);
         for slot in slots.clone() {
@@ -217,12 +218,12 @@ impl Worker<'_> {
                 five_tuple,
                 path: Path(number as u32),
             };
+            let marks = received.marks & carried;
             for datagram in received.datagrams() {
+                let body = Body::Slot(slot, datagram);
                 if transport == Transport::Dtls {
-                    self.dtls_input(now, client, slot, datagram);
+                    self.dtls_input(now, client, &body, marks);
                 } else {
-                    let body = Body::Slot(slot, datagram);
-                    let marks = self.marks(&body);
                     self.client_input(now, client, body, marks);
                 }
             }
@@ -252,11 +253,12 @@ impl Worker<'_> {
                 expected / 2
             };
         }
+        let carried = self.shared.carry.marks();
         for slot in slots {
             let received = self.inbox.received(slot);
+            let marks = received.marks & carried;
             for datagram in received.datagrams() {
                 let body = Body::Slot(slot, datagram);
-                let marks = self.marks(&body);
                 self.peer_input(now, relay, received.from, &body, marks);
             }
         }

@@ -1,23 +1,20 @@
 //! The worker's side of DTLS: what comes out of associations goes to the machine, and back.
 
-use std::ops::Range;
-
 use crate::metrics::Direction;
 use crate::plane::outbox::{Body, Counted, Entry};
 use crate::plane::worker::Worker;
 use crate::turn::{Cause, Client, Family, Head, Now};
 
 impl Worker<'_> {
-    /// Takes in a datagram that came to a DTLS listener.
+    /// Takes in a datagram that came to a DTLS listener, with its DSCP and ECN.
     pub(in crate::plane) fn dtls_input(
         &mut self,
         now: Now,
         client: Client,
-        slot: usize,
-        datagram: Range<usize>,
+        datagram: &Body,
+        marks: u8,
     ) {
-        let marks = self.marks(&Body::Slot(slot, datagram.clone()));
-        let bytes = &self.inbox.bytes(slot)[datagram];
+        let bytes = datagram.bytes(&self.inbox, &[]);
         self.associations
             .take(now.instant, client, bytes, &mut self.cells.dtls);
         self.serve_associations(now, marks);
