@@ -48,6 +48,8 @@ const STRANGERS: usize = 4;
 const HANDSHAKE_STEPS: usize = 4;
 /// Datagrams of handshakes that wait for the next round at most.
 const WAITING: usize = 2 * HANDSHAKES;
+/// Those of one subscriber.
+const WAITING_PER_SUBSCRIBER: usize = WAITING / 8;
 /// The largest datagram of a handshake: what comes from a client without a certificate is far smaller.
 const LARGEST_HANDSHAKE: usize = 2048;
 
@@ -60,7 +62,7 @@ pub(super) struct Associations {
     /// When a handshake sends again, or an association is looked at.
     expiry: Expiry,
     handshakes: usize,
-    pending: HashMap<IpAddr, usize>,
+    pending: Counts,
     /// All that are pending.
     strangers: usize,
     most: usize,
@@ -69,6 +71,8 @@ pub(super) struct Associations {
     /// Left of this round's [`HANDSHAKE_STEPS`].
     steps: usize,
     waiting: VecDeque<(Client, Bytes)>,
+    /// How many of them are whose.
+    waiting_of: Counts,
     /// Clients whose association is over.
     ended: Vec<Client>,
     sink: Sink,
@@ -90,13 +94,14 @@ impl Associations {
             replacing: HashMap::new(),
             expiry: Expiry::new(),
             handshakes: 0,
-            pending: HashMap::new(),
+            pending: Counts::default(),
             strangers: 0,
             most,
             cookies: Cookies::new(seed, epoch),
             identity,
             steps: HANDSHAKE_STEPS,
             waiting: VecDeque::new(),
+            waiting_of: Counts::default(),
             ended: Vec::new(),
             sink: Sink::new(),
             message: Vec::new(),
@@ -120,10 +125,13 @@ impl Associations {
             return cells.dropped(cause);
         };
         let association = &mut self.table[key as usize];
+        if kind == Datagram::Protected && association.stage == Stage::Established {
+            return self.take_protected(now, key, datagram, cells);
+        }
+        if datagram.len() > LARGEST_HANDSHAKE {
+            return cells.dropped(DtlsDrop::Handshake);
+        }
         if let Stage::Handshake { ciphers_changed } = &mut association.stage {
-            if datagram.len() > LARGEST_HANDSHAKE {
-                return cells.dropped(DtlsDrop::Handshake);
-            }
             if self.steps == 0 {
                 return self.wait(client, datagram, cells);
             }
@@ -135,6 +143,18 @@ impl Associations {
         }
         let step = association.take(now, datagram, &mut self.sink);
         self.follow(now, key, step, cells);
+    }
+
+    /// Takes in what an association has protected, record by record: dimpl keeps, for as long as the association
+    /// lives, a buffer for each record that it has seen in one datagram, as large as that record may have been.
+    fn take_protected(&mut self, now: Instant, key: u32, datagram: &[u8], cells: &mut DtlsCells) {
+        for record in record::protected(datagram) {
+            let step = self.table[key as usize].take(now, record, &mut self.sink);
+            self.follow(now, key, step, cells);
+            if step == Step::Over {
+                return;
+            }
+        }
     }
 
     /// Whose datagram it is: a restarted client's, or that of the association it had before.
@@ -212,10 +232,9 @@ impl Associations {
             self.remove(key);
             cells.handshakes.count(false);
         }
-        let subscriber = subscriber(client.five_tuple.client.ip());
-        let pending = self.pending.get(&subscriber).copied().unwrap_or(0);
+        let ip = client.five_tuple.client.ip();
         let busy = self.handshakes >= HANDSHAKES
-            || pending >= PENDING_PER_SUBSCRIBER
+            || self.pending.of(ip) >= PENDING_PER_SUBSCRIBER
             || self.strangers >= self.most / STRANGERS
             || self.table.len() >= self.most;
         // A listener without a certificate takes nobody.
@@ -229,7 +248,7 @@ impl Associations {
         let key = self.table.insert(association) as u32;
         self.handshakes += 1;
         self.strangers += 1;
-        *self.pending.entry(subscriber).or_default() += 1;
+        self.pending.add(ip);
         match self.by_client.contains_key(&client.five_tuple) {
             true => self.replacing.insert(client.five_tuple, key),
             false => self.by_client.insert(client.five_tuple, key),
@@ -302,9 +321,11 @@ impl Associations {
     }
 
     fn wait(&mut self, client: Client, datagram: &[u8], cells: &mut DtlsCells) {
-        if self.waiting.len() >= WAITING {
+        let ip = client.five_tuple.client.ip();
+        if self.waiting.len() >= WAITING || self.waiting_of.of(ip) >= WAITING_PER_SUBSCRIBER {
             return cells.dropped(DtlsDrop::Busy);
         }
+        self.waiting_of.add(ip);
         self.waiting
             .push_back((client, Bytes::copy_from_slice(datagram)));
     }
@@ -317,6 +338,7 @@ impl Associations {
                 break;
             }
             if let Some((client, datagram)) = self.waiting.pop_front() {
+                self.waiting_of.remove(client.five_tuple.client.ip());
                 self.take(now, client, &datagram, cells);
             }
         }
@@ -389,13 +411,7 @@ impl Associations {
 
     fn no_longer_pending(&mut self, ip: IpAddr) {
         self.strangers -= 1;
-        let subscriber = subscriber(ip);
-        if let Some(count) = self.pending.get_mut(&subscriber) {
-            *count -= 1;
-            if *count == 0 {
-                self.pending.remove(&subscriber);
-            }
-        }
+        self.pending.remove(ip);
     }
 
     /// Whether a client has an association.
@@ -411,6 +427,30 @@ impl Associations {
 
 /// The handshake message that a ClientHello may be at most: one answer to a cookie that has grown old is enough.
 const MOST_MESSAGES: u16 = 3;
+
+/// How many of something each subscriber has.
+#[derive(Default)]
+struct Counts(HashMap<IpAddr, usize>);
+
+impl Counts {
+    fn of(&self, ip: IpAddr) -> usize {
+        self.0.get(&subscriber(ip)).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, ip: IpAddr) {
+        *self.0.entry(subscriber(ip)).or_default() += 1;
+    }
+
+    fn remove(&mut self, ip: IpAddr) {
+        let subscriber = subscriber(ip);
+        if let Some(count) = self.0.get_mut(&subscriber) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&subscriber);
+            }
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;

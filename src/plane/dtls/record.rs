@@ -63,7 +63,8 @@ impl Datagram {
                 kind: HANDSHAKE | CHANGE_CIPHER_SPEC,
                 ..
             }) => {
-                let changes_cipher = records(bytes).any(|record| record.kind == CHANGE_CIPHER_SPEC);
+                let changes_cipher =
+                    records(bytes).any(|(record, _)| record.kind == CHANGE_CIPHER_SPEC);
                 Self::Handshake { changes_cipher }
             }
             Some(_) | None => Self::Noise,
@@ -83,10 +84,23 @@ pub(super) fn shift_plaintext(datagram: &mut [u8], by: u64) {
     }
 }
 
-fn records(mut bytes: &[u8]) -> impl Iterator<Item = Record> {
+/// The protected records of a datagram that can be one: what is longer is no record of DTLS (RFC 5246 §6.2.3), and who
+/// puts so many into one datagram means no good.
+pub(super) fn protected(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
+    records(datagram)
+        .take(MOST)
+        .filter(|(record, _)| record.epoch != 0 && record.end <= LARGEST)
+        .map(|(_, bytes)| bytes)
+}
+
+const MOST: usize = 8;
+const LARGEST: usize = HEADER + (1 << 14) + 2048;
+
+fn records(mut rest: &[u8]) -> impl Iterator<Item = (Record, &[u8])> {
     std::iter::from_fn(move || {
-        let record = Record::first(bytes)?;
-        bytes = &bytes[record.end..];
-        Some(record)
+        let record = Record::first(rest)?;
+        let bytes;
+        (bytes, rest) = rest.split_at(record.end);
+        Some((record, bytes))
     })
 }

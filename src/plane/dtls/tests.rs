@@ -4,10 +4,13 @@
     reason = "an instant can only be had from the clock"
 )]
 
+use std::env;
+use std::fs;
 use std::net::SocketAddr;
+use std::process::Command;
 
 use dimpl::{Config, Dtls, DtlsCertificate, Output};
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::*;
 use crate::turn::{Path, Transport};
@@ -217,7 +220,7 @@ fn a31_an_association_without_an_allocation_is_closed_with_a_goodbye() {
     assert_eq!((goodbye.len(), server.associations.len()), (1, 0));
     peer.hears(&goodbye);
     assert!(peer.closed);
-    assert!(server.associations.pending.is_empty());
+    assert!(server.associations.pending.0.is_empty());
 }
 
 #[test]
@@ -240,7 +243,7 @@ fn a32_a_handshake_that_is_left_alone_repeats_itself_a_little_and_ends() {
         (server.associations.len(), server.cells.handshakes.failed),
         (0, 1)
     );
-    assert!(server.associations.pending.is_empty());
+    assert!(server.associations.pending.0.is_empty());
     assert_eq!(server.associations.handshakes, 0);
 }
 
@@ -276,7 +279,7 @@ fn a15_a_stranger_gets_less_than_it_sends_and_leaves_nothing() {
         ..
     } = &server.associations;
     assert_eq!((table.capacity(), by_client.capacity()), (0, 0));
-    assert_eq!((replacing.capacity(), pending.capacity()), (0, 0));
+    assert_eq!((replacing.capacity(), pending.0.capacity()), (0, 0));
     assert_eq!(waiting.capacity(), 0);
 }
 
@@ -535,7 +538,7 @@ fn a32_handshakes_are_few_of_one_subscriber_and_few_in_all() {
     );
     server.pass(Duration::from_secs(6));
     assert_eq!(server.associations.len(), 0);
-    assert!(server.associations.pending.is_empty());
+    assert!(server.associations.pending.0.is_empty());
 }
 
 /// One round does little for handshakes; the others wait for the next, and beyond that go without.
@@ -570,6 +573,32 @@ fn a32_handshakes_do_not_hold_up_a_round() {
             .begin_round(server.now, &mut server.cells);
         assert_eq!(server.associations.len(), round * HANDSHAKE_STEPS);
     }
+}
+
+/// Whoever repeats a good ClientHello, or fills up a handshake, keeps others waiting no longer than its share.
+#[test]
+fn a32_one_subscriber_does_not_fill_the_queue() {
+    let mut server = Server::new();
+    let mut greedy = Peer::new("198.51.100.1:9", server.now);
+    let again = greedy.second_hello(&mut server);
+    let mut other = Peer::new("198.51.100.2:9", server.now);
+    let hello = other.second_hello(&mut server);
+    let Server {
+        associations,
+        cells,
+        now,
+    } = &mut server;
+    associations.begin_round(*now, cells);
+    for _ in 0..HANDSHAKE_STEPS + 10 * WAITING {
+        associations.take(*now, greedy.client, &again, cells);
+    }
+    assert_eq!(associations.waiting.len(), WAITING_PER_SUBSCRIBER);
+    associations.take(*now, other.client, &hello, cells);
+    for _ in 0..=WAITING_PER_SUBSCRIBER / HANDSHAKE_STEPS {
+        associations.begin_round(*now, cells);
+    }
+    assert!(associations.has(&other.client.five_tuple));
+    assert!(associations.waiting.is_empty() && associations.waiting_of.0.is_empty());
 }
 
 /// What a bad network does to datagrams, in a time of its own.
@@ -697,4 +726,196 @@ fn mutated_records_do_no_harm() {
         assert_eq!(server.associations.len(), 0, "round {round}");
         server.associations.ended.clear();
     }
+}
+
+/// A plaintext record, or one that looks protected: what anybody may send in another's name.
+fn forged(random: &mut StdRng) -> Vec<u8> {
+    let mut record = vec![random.random_range(20..=23), 0xfe, 0xfd, 0];
+    record.push(u8::from(random.random_bool(0.2)));
+    record.extend([0, 0, 0, 0, random.random_range(0..3), random.random()]);
+    let mut body = match record[0] {
+        20 => vec![1],
+        21 => vec![random.random_range(1..=2), random.random_range(0..=110)],
+        22 => {
+            let length = random.random_range(0..40u8);
+            let (kind, message) = (random.random_range(0..=20), random.random_range(0..8));
+            let mut body = vec![kind, 0, 0, length, 0, message, 0, 0, 0, 0, 0, length];
+            body.resize(12 + usize::from(length), random.random());
+            body
+        }
+        _ => vec![7; random.random_range(0..60)],
+    };
+    if random.random_bool(0.1) {
+        body.truncate(random.random_range(0..=body.len()));
+    }
+    record.extend((body.len() as u16).to_be_bytes());
+    record.extend(body);
+    record
+}
+
+/// Whoever can write a client's address on a datagram can end nothing with it, in whatever order records come.
+#[test]
+fn s17_nobody_else_ends_an_association() {
+    let mut random = StdRng::seed_from_u64(0x666f_7267);
+    for round in 0..200 {
+        let mut server = Server::new();
+        let mut peer = Peer::new("198.51.100.1:4000", server.now);
+        peer.connect(&mut server);
+        if round % 2 == 0 {
+            peer.tell(&mut server, b"first");
+            server.heard();
+        }
+        for _ in 0..100 {
+            let records = random.random_range(1..10);
+            let datagram: Vec<u8> = (0..records).flat_map(|_| forged(&mut random)).collect();
+            server.take(peer.client, &datagram);
+            assert!(
+                server.associations.ended.is_empty(),
+                "{round}: {datagram:02x?}"
+            );
+        }
+        assert!(server.heard().is_empty());
+        peer.tell(&mut server, b"still there");
+        assert_eq!(server.heard(), [b"still there"]);
+    }
+}
+
+/// Runs `body` in a process that nobody else allocates in.
+fn alone(test: &str, body: impl FnOnce()) {
+    const ALONE: &str = "TURND_TEST_ALONE";
+    if env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let module = module_path!().split_once("::").unwrap().1;
+    let name = format!("{module}::{test}");
+    let run = Command::new(env::current_exe().unwrap())
+        .args(["--exact", &name])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// Bytes of memory that this process really has.
+fn resident() -> usize {
+    let statm = fs::read_to_string("/proc/self/statm").unwrap();
+    let pages = statm.split_whitespace().nth(1).unwrap();
+    pages.parse::<usize>().unwrap() * 4096
+}
+
+/// Random bytes, or a record with a few of them changed, cut or added.
+fn mutated(random: &mut StdRng, models: &[Vec<u8>]) -> Vec<u8> {
+    if random.random_bool(0.05) {
+        let mut bytes = vec![0; random.random_range(0..600)];
+        random.fill_bytes(&mut bytes);
+        return bytes;
+    }
+    let mut bytes = models[random.random_range(0..models.len())].clone();
+    for _ in 0..random.random_range(1..6) {
+        let at = random.random_range(0..bytes.len());
+        bytes[at] = random.random();
+    }
+    match random.random_range(0..4) {
+        0 => bytes.truncate(random.random_range(0..=bytes.len())),
+        1 => bytes.extend([0xa5; 20]),
+        _ => {}
+    }
+    bytes
+}
+
+/// A million bad records, of strangers and in the name of a client: silence, an alert, or what asks a ClientHello for
+/// its cookie; no state, and no more memory at the end than after the first ones.
+#[test]
+fn a15_a_million_bad_records_leave_nothing_behind() {
+    alone("a15_a_million_bad_records_leave_nothing_behind", || {
+        let mut random = StdRng::seed_from_u64(0x6d69_6c6c);
+        let mut server = Server::new();
+        let mut peer = Peer::new("198.51.100.1:4000", server.now);
+        let hello = first_hello(&mut Peer::new("198.51.100.2:4000", server.now));
+        peer.connect(&mut server);
+        // From here on the server knows that its last flight has arrived, and repeats it for nobody.
+        peer.tell(&mut server, b"hello");
+        server.heard();
+        peer.dtls.send_application_data(&[7; 60]).unwrap();
+        let mut data = peer.says().remove(0);
+        // Twice wrong already, so that no change makes it right.
+        for byte in data.iter_mut().rev().take(2) {
+            *byte ^= 1;
+        }
+        let mut models = vec![hello, data];
+        models.extend((0..30).map(|_| forged(&mut random)));
+        let mut flood = |count: u32, server: &mut Server| {
+            for number in 0..count {
+                let bytes = mutated(&mut random, &models);
+                let from = match number % 4 {
+                    0 => peer.client,
+                    _ => client(&format!(
+                        "203.0.113.{}:{}",
+                        number % 251,
+                        1 + number % 65_535
+                    )),
+                };
+                for answer in server.take(from, &bytes) {
+                    let alert = answer[0] == 21 && answer.len() == 15;
+                    assert!(
+                        alert || answer.len() == HELLO_VERIFY_REQUEST,
+                        "{answer:02x?}"
+                    );
+                    assert!(answer.len() <= bytes.len());
+                }
+                assert!(server.heard().is_empty());
+            }
+        };
+        flood(50_000, &mut server);
+        let before = resident();
+        flood(950_000, &mut server);
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 1 << 20, "{grown} bytes more");
+        assert_eq!(
+            (server.associations.len(), server.associations.handshakes),
+            (1, 0)
+        );
+        assert!(server.associations.ended.is_empty());
+        assert!(server.associations.waiting.is_empty());
+        peer.tell(&mut server, b"still there");
+        assert_eq!(server.heard(), [b"still there"]);
+    });
+}
+
+/// What is too long for a record, and many records at once: neither is kept room for with an association.
+#[test]
+fn a31_large_datagrams_leave_no_large_buffers_behind() {
+    alone("a31_large_datagrams_leave_no_large_buffers_behind", || {
+        const CLIENTS: usize = 60;
+        let mut server = Server::new();
+        let mut peers: Vec<_> = (0..CLIENTS)
+            .map(|host| Peer::new(&format!("[2001:db8:{host:x}::1]:9"), server.now))
+            .collect();
+        for peer in &mut peers {
+            peer.connect(&mut server);
+        }
+        let record = |kind: u8, epoch: u8, length: usize| {
+            let mut bytes = vec![kind, 0xfe, 0xfd, 0, epoch, 0, 0, 0, 0, 9, 9];
+            bytes.extend((length as u16).to_be_bytes());
+            bytes.resize(13 + length, 7);
+            bytes
+        };
+        let before = resident();
+        for small in (0..8).rev() {
+            let mut datagram = record(23, 1, 40);
+            (0..small).for_each(|_| datagram.extend(record(20, 0, 1)));
+            let rest = 65_000 - datagram.len();
+            datagram.extend(record(20, 0, rest));
+            for peer in &peers {
+                server.take(peer.client, &datagram);
+            }
+        }
+        let grown = resident().saturating_sub(before) / CLIENTS;
+        assert!(grown < 48 << 10, "{grown} bytes each");
+        for peer in &mut peers {
+            peer.tell(&mut server, b"still there");
+            assert_eq!(server.heard(), [b"still there"]);
+        }
+    });
 }
