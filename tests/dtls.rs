@@ -200,25 +200,33 @@ fn s8016_1_an_allocation_moves_to_dtls_and_back() {
     assert!(cells.passed_on > 0, "no move to another worker");
 }
 
-/// \[S11\] RFC 8489 §11: a request without the magic cookie gets 500, an indication nothing.
+/// \[S11\] RFC 8489 §11: a request without the magic cookie gets 500, an indication nothing; whether or not classic STUN
+/// is served over UDP, and however few answers strangers get there.
 #[test]
 fn s11_classic_stun_is_refused_over_dtls() {
-    let (_plane, dtls) = plane_with(1, |settings| settings.rfc3489 = true);
-    let mut client = Client::dtls(dtls);
-    let classic = |kind: u8| [&[0, kind, 0, 0][..], &[7; 16]].concat();
-    client.send(&classic(0x01));
-    let answer = client.receive();
-    assert_eq!(
-        (&answer[..2], &answer[4..20]),
-        (&[1, 0x11][..], &[7; 16][..])
-    );
-    // ERROR-CODE, the first attribute: class and number.
-    assert_eq!(
-        (&answer[20..22], &answer[24..28]),
-        (&[0, 9][..], &[0, 0, 5, 0][..])
-    );
-    client.send(&classic(0x11));
-    client.hears_nothing();
+    for served in [false, true] {
+        let (_plane, dtls) = plane_with(1, |settings| {
+            settings.rfc3489 = served;
+            settings.limits.unauthenticated_replies = 1;
+        });
+        let mut client = Client::dtls(dtls);
+        let classic = |kind: u8| [&[0, kind, 0, 0][..], &[7; 16]].concat();
+        for _ in 0..10 {
+            client.send(&classic(0x01));
+            let answer = client.receive();
+            assert_eq!(
+                (&answer[..2], &answer[4..20]),
+                (&[1, 0x11][..], &[7; 16][..])
+            );
+            // ERROR-CODE, the first attribute: class and number.
+            assert_eq!(
+                (&answer[20..22], &answer[24..28]),
+                (&[0, 9][..], &[0, 0, 5, 0][..])
+            );
+        }
+        client.send(&classic(0x11));
+        client.hears_nothing();
+    }
 }
 
 /// \[S17\] What is not encrypted is not answered, whatever it says.
