@@ -177,7 +177,10 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     fn send(&self, outlet: &mut Outlet, socket: BorrowedFd<'_>, outcomes: &mut Vec<Outcome>) {
-        const PADDING: [u8; 3] = [0; 3];
+        // Most relays have one datagram in a round: room for a whole batch would cost more than all else here.
+        if let [only] = self.chunk {
+            return outlet.send(socket, &[self.datagram(*only)], outcomes);
+        }
         let nowhere = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0);
         let mut datagrams = [Datagram {
             to: nowhere,
@@ -186,17 +189,22 @@ impl Batch<'_> {
             parts: [&[]; 3],
         }; BATCH];
         for (datagram, key) in datagrams.iter_mut().zip(self.chunk) {
-            let entry = entry(self.entries, *key);
-            let head = entry.head.as_ref().map_or(&[][..], Head::as_slice);
-            let body = entry.body.bytes(self.inbox, self.replies);
-            *datagram = Datagram {
-                to: entry.to,
-                from: entry.from,
-                marks: entry.marks,
-                parts: [head, body, &PADDING[..entry.pad]],
-            };
+            *datagram = self.datagram(*key);
         }
         outlet.send(socket, &datagrams[..self.chunk.len()], outcomes);
+    }
+
+    fn datagram(&self, key: u64) -> Datagram<'_> {
+        const PADDING: [u8; 3] = [0; 3];
+        let entry = entry(self.entries, key);
+        let head = entry.head.as_ref().map_or(&[][..], Head::as_slice);
+        let body = entry.body.bytes(self.inbox, self.replies);
+        Datagram {
+            to: entry.to,
+            from: entry.from,
+            marks: entry.marks,
+            parts: [head, body, &PADDING[..entry.pad]],
+        }
     }
 
     fn count(&self, outcomes: &[Outcome], cells: &mut Cells) {
