@@ -34,6 +34,9 @@ const TICK: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the machine's own addresses are looked up again.
 const ADDRESSES: Duration = Duration::from_secs(10);
+/// How many batches a listener gives in a round. All clients of a worker share it, and relays that are looked at less
+/// often have more to give at once.
+const CLIENT_BATCHES: usize = 4;
 /// How many datagrams a relay is asked for at once: most have one, few have many.
 const RELAY_BATCH: u16 = 4;
 /// The same for a relay in a burst.
@@ -182,7 +185,9 @@ impl Worker<'_> {
             self.cells.socket_error(SocketError::of(&error));
         }
         ready.retain(|socket| match socket {
-            Ready::Listener(number) => self.receive_clients(now, *number),
+            Ready::Listener(number) => {
+                (0..CLIENT_BATCHES).all(|_| self.receive_clients(now, *number))
+            }
             Ready::Relay(relay) => self.receive_peers(now, *relay),
             Ready::TcpRelay(relay) => self.accept_peers(now, *relay),
             Ready::Errors(relay) => self.receive_errors(now, *relay),
