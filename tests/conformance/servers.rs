@@ -259,7 +259,11 @@ fn turnd_config(kind: Kind, server: &Server, full: &Server) -> String {
         ),
         false => String::new(),
     };
-    let algorithms = if full { "'sha256', 'md5'" } else { "'md5'" };
+    // A nonce is good only where no more is offered than where it comes from.
+    let algorithms = match kind == Kind::Redirect || full {
+        true => "'sha256', 'md5'",
+        false => "'md5'",
+    };
     format!(
         "[server]\nrealm = '{REALM}'\nsoftware = {full}\nmobility = {full}\nrfc3489 = {full}\nworkers = 2\n\
          {listen}\
