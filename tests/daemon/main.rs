@@ -111,7 +111,8 @@ fn the_first_run_prints_what_to_paste_and_it_works() {
         "listen=[{{ address = '{udp}' }}, {{ address = '{udp}', transport = 'tcp' }}]"
     ));
     let mut daemon = start.ready();
-    daemon.log("ready");
+    // Its last line.
+    daemon.hear("private peers");
     let said = daemon.all_said();
     for part in [
         "new RTCPeerConnection({",

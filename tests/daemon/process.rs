@@ -214,6 +214,21 @@ impl Daemon {
         );
     }
 
+    /// Waits for a line of either output with this in it. The two outputs are two pipes: a line of one says nothing
+    /// of how far the other was read.
+    pub(crate) fn hear(&mut self, part: &str) {
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            self.said.push(line);
+            if self.said.last().is_some_and(|line| line.contains(part)) {
+                return;
+            }
+        }
+        panic!(
+            "turnd did not say `{part}`; it said\n{}",
+            self.said.join("\n")
+        );
+    }
+
     /// Waits for the end.
     pub(crate) fn ended(&mut self) -> ExitStatus {
         // Both outputs end with the process.
