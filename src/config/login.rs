@@ -36,20 +36,20 @@ impl Assembly<'_> {
         let mut found = Vec::new();
         for source in secrets.iter().flatten() {
             let secret = self.shared_secret(source);
-            found.extend(secret.map(|secret| (source.id.as_str(), source.algorithm, secret)));
+            found.extend(secret.map(|secret| (source.voucher(&secret), secret)));
         }
         // Nothing is made for a configuration that is not used anyway.
         if own_secret && !self.report.has_errors() {
             match self.host.state.secret(OWN_SECRET, self.host) {
-                Ok(secret) => found.push(("own", SecretAlgorithm::Sha1, secret)),
+                Ok(secret) => {
+                    let voucher = SharedSecret::new("own", &secret, SecretAlgorithm::Sha1);
+                    found.push((voucher.with_claims(), secret));
+                }
                 Err(complaint) => self.report.error("auth.secrets", complaint),
             }
         }
         let mut table = Users::new(&self.config.server.realm);
-        let secrets: Vec<SharedSecret> = found
-            .iter()
-            .map(|(id, algorithm, secret)| SharedSecret::new(id, secret, *algorithm))
-            .collect();
+        let (secrets, found): (Vec<SharedSecret>, Vec<Secret>) = found.into_iter().unzip();
         for secret in &secrets {
             if let Err(error) = table.add_secret(secret.clone()) {
                 self.error("auth.secrets", error.to_string(), "take the oldest one out");
@@ -65,8 +65,7 @@ impl Assembly<'_> {
                 "leave the key out to have a secret made, or name one",
             );
         }
-        let shared = found.iter().map(|(_, _, secret)| secret);
-        let nonce_keys = self.nonce_keys(shared.chain(&token_keys));
+        let nonce_keys = self.nonce_keys(found.iter().chain(&token_keys));
         Credentials {
             users: table,
             third_party,
@@ -159,6 +158,17 @@ impl Assembly<'_> {
                 self.report.error("auth.nonce_key_file", complaint);
                 None
             }
+        }
+    }
+}
+
+impl SecretSource {
+    fn voucher(&self, secret: &[u8]) -> SharedSecret {
+        let voucher = SharedSecret::new(&self.id, secret, self.algorithm);
+        if self.claims {
+            voucher.with_claims()
+        } else {
+            voucher
         }
     }
 }

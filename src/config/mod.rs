@@ -180,6 +180,8 @@ pub struct SecretSource {
     pub file: SecretFile,
     /// How passwords are made from it.
     pub algorithm: SecretAlgorithm,
+    /// Does it vouch for claims in usernames?
+    pub claims: bool,
     /// The key that names the file, for messages.
     pub key: String,
 }

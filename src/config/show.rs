@@ -148,9 +148,10 @@ impl Config {
                     };
                     writeln!(
                         f,
-                        "    {{ id = {}, file = {}, algorithm = \"{algorithm}\" }},",
+                        "    {{ id = {}, file = {}, algorithm = \"{algorithm}\", claims = {} }},",
                         text(&secret.id),
-                        secret_file(&secret.file)
+                        secret_file(&secret.file),
+                        secret.claims
                     )?;
                 }
                 writeln!(f, "]")?;

@@ -177,6 +177,7 @@ impl Server {
                 looked_up.map_err(|mismatch| match mismatch {
                     Mismatch::User => Refusal::UnknownUser,
                     Mismatch::Integrity => Refusal::Integrity,
+                    Mismatch::Claims => Refusal::Claims,
                 })?
             }
         };

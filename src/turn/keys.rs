@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::stun::{Key, Message, PasswordAlgorithm, userhash};
 
 use super::Now;
+use super::username::{self, BadClaims, Issued};
 
 /// The users of one realm.
 ///
@@ -104,13 +105,34 @@ impl Users {
             message.verify(&self.derive(algorithm, username, b""));
             return Err(Mismatch::User);
         }
-        for secret in &self.secrets {
+        let named = self.named_secret(username);
+        let secrets = named.map_or(&self.secrets[..], std::slice::from_ref);
+        for secret in secrets {
             let key = self.derive(algorithm, username, secret.password(username).as_bytes());
             if message.verify(&key) {
-                return Ok(key);
+                return match self.issued(username) {
+                    Some(Err(BadClaims)) => Err(Mismatch::Claims),
+                    Some(Ok(_)) | None => Ok(key),
+                };
             }
         }
         Err(Mismatch::Integrity)
+    }
+
+    /// What the name of a credential with claims says, if it is one: only the secret that it names can have said so.
+    pub(super) fn issued<'a>(&self, username: &'a [u8]) -> Option<Result<Issued<'a>, BadClaims>> {
+        if self.fixed.contains_key(username) {
+            return None;
+        }
+        self.named_secret(username)
+            .and_then(|_| Issued::parse(username))
+    }
+
+    /// The secret that a name with claims says it is vouched for by.
+    fn named_secret(&self, username: &[u8]) -> Option<&SharedSecret> {
+        let kid = username::kid(username)?;
+        let mut secrets = self.secrets.iter();
+        secrets.find(|secret| secret.claims && secret.id.as_bytes() == kid)
     }
 
     /// When the credentials of a user expire, in seconds of the wall clock; never, for a user with a password.
@@ -126,6 +148,12 @@ impl Users {
     pub(super) fn person<'a>(&self, username: &'a [u8]) -> &'a [u8] {
         if self.fixed.contains_key(username) || expiry(username).is_none() {
             return username;
+        }
+        if let Some(person) = self
+            .named_secret(username)
+            .and_then(|_| Issued::person(username))
+        {
+            return person;
         }
         match username.iter().position(|&byte| byte == b':') {
             Some(colon) if colon + 1 < username.len() => &username[colon + 1..],
@@ -165,6 +193,8 @@ impl fmt::Debug for Users {
 pub(super) enum Mismatch {
     User,
     Integrity,
+    /// Neither, but the name says something that cannot be kept.
+    Claims,
 }
 
 /// A secret shared with the service that hands out credentials: the user name is `expiry:user`, the password its HMAC
@@ -174,6 +204,7 @@ pub struct SharedSecret {
     id: Box<str>,
     secret: Zeroizing<Vec<u8>>,
     algorithm: SecretAlgorithm,
+    claims: bool,
 }
 
 /// The hash of the HMAC that makes passwords.
@@ -192,7 +223,23 @@ impl SharedSecret {
             id: id.into(),
             secret: Zeroizing::new(secret.to_vec()),
             algorithm,
+            claims: false,
         }
+    }
+
+    /// Makes it one that vouches for claims, too: for names of the form `expiry:id~tenant~subject~claims`
+    /// ([`Issued`]). Whoever mints with it must let nobody choose a name with `~` in it.
+    #[must_use]
+    pub fn with_claims(self) -> Self {
+        Self {
+            claims: true,
+            ..self
+        }
+    }
+
+    /// Whether it vouches for claims.
+    pub fn vouches_for_claims(&self) -> bool {
+        self.claims
     }
 
     /// The operator's name of the secret.
@@ -318,6 +365,28 @@ mod tests {
         let sha256 = SharedSecret::new("b", b"north", SecretAlgorithm::Sha256);
         assert_eq!(*sha1.password(b"1700000000:ann"), SHA1_OF_ANN);
         assert_eq!(*sha256.password(b"1700000000:ann"), SHA256_OF_ANN);
+    }
+
+    #[test]
+    fn a_name_with_claims_is_vouched_for_by_the_secret_it_names() {
+        let mut users = Users::new("turnd");
+        let old = SharedSecret::new("k1", b"old", SecretAlgorithm::Sha1);
+        let new = SharedSecret::new("k2", b"new", SecretAlgorithm::Sha256).with_claims();
+        users.add_secret(old).unwrap();
+        users.add_secret(new).unwrap();
+        let id = |name: &[u8]| {
+            users
+                .named_secret(name)
+                .map(|secret| secret.id().to_owned())
+        };
+        assert_eq!(id(b"17:k2~acme~ann"), Some("k2".to_owned()));
+        assert_eq!(id(b"17:k1~acme~ann"), None, "it vouches for no claims");
+        assert_eq!(id(b"17:k3~acme~ann"), None);
+        assert_eq!(id(b"17:ann"), None);
+        assert_eq!(users.person(b"17:k2~acme~ann~jx"), b"acme~ann");
+        assert_eq!(users.person(b"17:k1~acme~ann~jx"), b"k1~acme~ann~jx");
+        assert_eq!(users.issued(b"17:k2~acme~ann~!"), Some(Err(BadClaims)));
+        assert_eq!(users.issued(b"17:k1~acme~ann~!"), None);
     }
 
     const SHA1_OF_ANN: &str = "jeamH6dA5l2I9g3jmieza7CzEDo=";

@@ -44,6 +44,7 @@ mod response;
 mod server;
 mod settings;
 mod ticket;
+mod username;
 mod verdict;
 
 use std::time::Instant;
@@ -66,6 +67,7 @@ pub use relays::{
 pub use server::Server;
 pub use settings::{Limits, NonceKey, NonceKeys, OnExpiry, Settings, TcpRelay};
 pub use ticket::TicketKey;
+pub use username::{BadClaims, Claims, Issued, escape, is_plain, unescape};
 pub use verdict::{Cause, Head, Refusal, Reply, Verdict};
 
 /// The time, as the plane read it.

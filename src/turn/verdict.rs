@@ -178,6 +178,8 @@ labels! {
         UnknownUser = "unknown_user",
         /// The integrity attribute does not verify.
         Integrity = "integrity",
+        /// The name of the credential makes claims that cannot be kept.
+        Claims = "claims",
         /// The access token is not for this server, or not whole.
         Token = "token",
         /// The credentials have expired.

@@ -73,6 +73,7 @@ fn shared_secret(section: &mut Section<'_>, ids: &mut BTreeSet<String>) -> Optio
     let algorithm = section
         .parsed("algorithm", |text| values::word(text, &ALGORITHMS))
         .unwrap_or(SecretAlgorithm::Sha1);
+    let claims = section.flag("claims").unwrap_or(false);
     if !section.is_given("file") {
         let remedy = "add file = \"/etc/turnd/auth-secret\"; `turnd genkey` prints a good secret to put there";
         section.error(
@@ -97,6 +98,7 @@ fn shared_secret(section: &mut Section<'_>, ids: &mut BTreeSet<String>) -> Optio
         id,
         file: file?,
         algorithm,
+        claims,
         key: section.name("file"),
     })
 }
