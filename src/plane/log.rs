@@ -8,6 +8,7 @@ use crate::turn::{Ended, Event};
 pub(super) fn event(event: &Event) {
     match event {
         Event::Allocated(allocated) => debug!(
+            session = %allocated.session,
             user = %allocated.username.escape_ascii(),
             transport = allocated.five_tuple.transport.label(),
             lifetime = allocated.lifetime.as_secs(),
@@ -36,6 +37,7 @@ fn log_end(ended: &Ended) {
     let user = &ended.username[..ended.username.len().min(SHOWN)];
     let relay = ended.relays.first().map(|(_, address)| *address);
     info!(
+        session = %ended.session,
         user = %user.escape_ascii(),
         client = %ended.five_tuple.client,
         transport = ended.five_tuple.transport.label(),

@@ -2,13 +2,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use super::moved::Letter;
 use crate::metrics::Cells;
-use crate::turn::{Census, RelayId, Settings};
+use crate::turn::{Census, EndReason, Holder, RelayId, Sessions, Settings};
+
+/// Chooses sessions.
+pub(super) type Which = Arc<dyn Fn(&Holder<'_>) -> bool + Send + Sync>;
 
 /// A word from the control side.
 pub(super) enum Mail {
@@ -16,6 +20,18 @@ pub(super) enum Mail {
     Settings(Arc<Settings>),
     /// Take no new allocations, or take them again.
     Drain(bool),
+    /// Tell of some of your sessions, from a place on.
+    Sessions {
+        which: Which,
+        from: usize,
+        to: oneshot::Sender<Sessions>,
+    },
+    /// End some of your sessions, and tell how many.
+    End {
+        which: Which,
+        reason: EndReason,
+        to: oneshot::Sender<usize>,
+    },
     /// Report what you have counted and what you hold.
     Report(oneshot::Sender<Report>),
     /// End.
@@ -50,6 +66,8 @@ pub(super) struct Relayed {
     pub(super) bytes: Bytes,
 }
 
+/// A worker that has not answered after this long is counted as absent.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// Control mail that may wait; a worker empties it many times a second.
 const MAILS: usize = 64;
 /// Packets between two workers that may wait; more are dropped, as a full socket would.
@@ -66,6 +84,17 @@ pub(super) struct Mailbox {
 pub(super) struct Address {
     pub(super) mail: mpsc::Sender<Mail>,
     pub(super) parcels: mpsc::Sender<Parcel>,
+}
+
+impl Address {
+    /// Sends mail and waits for the answer to it, though not for long.
+    pub(super) async fn ask<T>(&self, mail: Mail, answer: oneshot::Receiver<T>) -> Option<T> {
+        let asked = async {
+            self.mail.send(mail).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(PATIENCE, asked).await.ok().flatten()
+    }
 }
 
 /// A new mailbox and its address.

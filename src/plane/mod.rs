@@ -32,7 +32,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rand::{TryRng as _, rngs::SysRng};
@@ -47,8 +46,8 @@ pub use ports::{RelayAddress, RelayRange};
 pub use tls::ByName;
 
 use crate::metrics::{PortPool, Snapshot};
-use crate::turn::{self, TicketKey};
-use mail::{Address, Mail, Report};
+use crate::turn::{self, EndReason, Holder, Session, TicketKey};
+use mail::{Address, Mail, PATIENCE, Report, Which};
 use ports::Ports;
 use reservations::Reservations;
 use stream::Site;
@@ -57,9 +56,6 @@ use tls::Tls;
 
 /// Web clients that wait to be served; more of them wait longer.
 const WEB_CLIENTS: usize = 16;
-
-/// A worker that has not reported after this long is counted as absent.
-const REPORT: Duration = Duration::from_secs(1);
 
 /// What the plane must be told. Changing it takes a restart.
 #[derive(Clone, Debug)]
@@ -223,7 +219,7 @@ impl Handle {
                 asked.push(from);
             }
         }
-        let deadline = tokio::time::Instant::now() + REPORT;
+        let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut snapshot = Snapshot::default();
         for report in asked {
             if let Ok(Ok(Report {
@@ -245,6 +241,59 @@ impl Handle {
             used: used as u64,
         };
         snapshot
+    }
+
+    /// Up to `most` of the sessions that `which` chooses. Workers go on relaying meanwhile: they look at a thousand
+    /// sessions at a time.
+    pub async fn sessions(
+        &self,
+        which: impl Fn(&Holder<'_>) -> bool + Send + Sync + 'static,
+        most: usize,
+    ) -> Vec<Session> {
+        let which: Which = Arc::new(which);
+        let mut found = Vec::new();
+        for address in &self.shared.addresses {
+            let mut place = Some(0);
+            while let Some(from) = place
+                && found.len() < most
+            {
+                let (to, answer) = oneshot::channel();
+                let which = Arc::clone(&which);
+                let page = address.ask(Mail::Sessions { which, from, to }, answer);
+                // A worker that hangs or has ended has nothing to tell.
+                let Some(page) = page.await else { break };
+                found.extend(page.found);
+                place = page.next;
+            }
+        }
+        found.truncate(most);
+        found
+    }
+
+    /// Ends the sessions that `which` chooses, and tells how many there were. When it returns, nothing more is
+    /// relayed for them, unless a worker hangs for longer than a second.
+    pub async fn end_sessions(
+        &self,
+        reason: EndReason,
+        which: impl Fn(&Holder<'_>) -> bool + Send + Sync + 'static,
+    ) -> usize {
+        let which: Which = Arc::new(which);
+        let mut asked = Vec::with_capacity(self.shared.addresses.len());
+        for address in &self.shared.addresses {
+            let (to, answer) = oneshot::channel();
+            let which = Arc::clone(&which);
+            let mail = Mail::End { which, reason, to };
+            // In the queue of each before the first is waited for.
+            if address.mail.send(mail).await.is_ok() {
+                asked.push(answer);
+            }
+        }
+        let mut ended = 0;
+        for answer in asked {
+            let answer = tokio::time::timeout(PATIENCE, answer).await;
+            ended += answer.ok().and_then(Result::ok).unwrap_or(0);
+        }
+        ended
     }
 
     /// Whether every worker answers: the heartbeat of the watchdog.

@@ -24,7 +24,7 @@ use super::sockets::{Ready, Sockets};
 use super::stream::{StreamEvent, Streams};
 use super::udp::{BATCH, Inbox};
 use crate::metrics::{Cells, SocketError};
-use crate::turn::{Client, Event, FiveTuple, Now, Path, RelayId, Server, Transport};
+use crate::turn::{Client, Event, FiveTuple, Holder, Now, Path, RelayId, Server, Transport};
 
 /// The runtime's own work (connections, timers) gets its turn after this many rounds at the latest.
 const ROUNDS: u32 = 8;
@@ -41,6 +41,9 @@ const CLIENT_BATCHES: usize = 4;
 const RELAY_BATCH: u16 = 4;
 /// The same for a relay in a burst.
 const RELAY_BURST: u16 = 32;
+
+/// How many sessions are looked at between two rounds.
+const PAGE: usize = 1024;
 
 /// A listening TCP socket.
 pub(super) struct Acceptor {
@@ -369,6 +372,18 @@ impl Worker<'_> {
                     .replace_settings(now, settings, &mut self.sockets)
             }
             Mail::Drain(on) => self.server.drain(on),
+            // Whoever asked may have given up waiting, here and below.
+            Mail::Sessions { which, from, to } => {
+                let sessions = self
+                    .server
+                    .sessions(now, from, PAGE, |holder| which(holder));
+                let _ = to.send(sessions);
+            }
+            Mail::End { which, reason, to } => {
+                let which = |holder: &Holder<'_>| which(holder);
+                let relays = &mut self.sockets;
+                let _ = to.send(self.server.end_sessions(now, reason, which, relays));
+            }
             Mail::Report(to) => {
                 self.sockets.connections.count(self.cells);
                 self.streams.count(self.cells);
@@ -378,7 +393,6 @@ impl Worker<'_> {
                     census: self.server.census(now),
                     peer_connections: self.sockets.connections.open() as u64,
                 };
-                // Whoever asked may have given up waiting.
                 let _ = to.send(report);
             }
             Mail::Stop => {}

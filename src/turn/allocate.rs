@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rand::RngExt as _;
+
 use crate::stun::{Attribute, ErrorCode};
 
 use super::allocation::{Allocation, AllocationId, Birth, Relayed};
@@ -15,7 +17,8 @@ use super::request::Request;
 use super::response::{self, Reject, Success};
 use super::server::Server;
 use super::{
-    Allocated, Event, Families, Family, Relay, RelayProtocol, Relays, Traffic, Want, WantedPort,
+    Allocated, Event, Families, Family, Relay, RelayProtocol, Relays, SessionId, Traffic, Want,
+    WantedPort,
 };
 
 impl Server {
@@ -98,7 +101,7 @@ impl Server {
     }
 
     fn new_allocation(
-        &self,
+        &mut self,
         request: &Request<'_>,
         user: &User<'_>,
         (relay, second): (Relay, Option<Relay>),
@@ -123,6 +126,7 @@ impl Server {
             to_peer: Traffic::default(),
             to_client: Traffic::default(),
             birth: Birth {
+                session: SessionId(self.random.random()),
                 at: now,
                 transaction: request.message.transaction_id(),
                 reserved: relay.reserved,
@@ -259,6 +263,7 @@ fn told(allocation: &Allocation, request: &Request<'_>, families: Families) -> r
 
 fn announced(allocation: &Allocation, lifetime: Duration) -> Event {
     Event::Allocated(Box::new(Allocated {
+        session: allocation.birth.session,
         username: allocation.owner.username.clone(),
         five_tuple: allocation.client.five_tuple,
         relays: allocation.addresses(),

@@ -19,7 +19,7 @@ use super::mobility::Mobility;
 use super::oauth::Grant;
 use super::permission::Permissions;
 use super::quota::Claim;
-use super::{Client, Family, FiveTuple, Quotas, RelayId, ReservationToken, Traffic};
+use super::{Client, Family, FiveTuple, Quotas, RelayId, ReservationToken, SessionId, Traffic};
 
 /// An allocation (RFC 8656 §6).
 pub(super) struct Allocation {
@@ -85,6 +85,7 @@ impl Owner {
 
 /// The request that made an allocation, to know its repetitions by.
 pub(super) struct Birth {
+    pub(super) session: SessionId,
     pub(super) at: Instant,
     pub(super) transaction: TransactionId,
     pub(super) reserved: Option<ReservationToken>,
@@ -331,6 +332,11 @@ impl Allocations {
             .iter()
             .map(|(key, _)| AllocationId(key as u32))
             .collect()
+    }
+
+    /// Every allocation's place is below this.
+    pub(super) fn places(&self) -> usize {
+        self.list.capacity()
     }
 
     pub(super) fn is_empty(&self) -> bool {

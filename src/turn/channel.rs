@@ -133,12 +133,20 @@ impl Channels {
         self.index();
     }
 
-    /// How many have not expired.
-    pub(super) fn live(&self, now: Instant) -> usize {
+    /// Those that have not expired, and when they will.
+    pub(super) fn iter(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (ChannelNumber, SocketAddr, Instant)> {
         self.list
             .iter()
-            .filter(|channel| channel.expires > now)
-            .count()
+            .map(|channel| (channel.number, channel.peer, channel.expires))
+            .filter(move |(_, _, expires)| *expires > now)
+    }
+
+    /// How many have not expired.
+    pub(super) fn live(&self, now: Instant) -> usize {
+        self.iter(now).count()
     }
 
     /// Most clients count their channels up from the first number, and then the number is the place.

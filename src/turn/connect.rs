@@ -7,7 +7,7 @@
 //! host that is not there are all reported after the timeout and a random while more, by one and the same code.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::RngExt as _;
 
@@ -239,6 +239,11 @@ struct Connection {
 }
 
 impl Connections {
+    /// How many there are, in whatever state.
+    pub(super) fn count(&self) -> usize {
+        self.list.len()
+    }
+
     fn to(&self, peer: SocketAddr) -> Option<&Connection> {
         self.list.iter().find(|connection| connection.peer == peer)
     }
@@ -261,12 +266,10 @@ impl Allocation {
         }
     }
 
-    /// How many permissions have not expired.
-    pub(super) fn live_permissions(&self, now: Instant) -> usize {
+    /// The same, to look at.
+    pub(super) fn permissions(&self) -> &Permissions {
         let connections = self.connections.as_deref();
-        connections
-            .map_or(&self.permissions, |connections| &connections.permissions)
-            .live(now)
+        connections.map_or(&self.permissions, |connections| &connections.permissions)
     }
 
     /// Closes the connections to all peers but those that `keep` names.

@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use super::verdict::labels;
-use super::{Client, ConnectionId, Family, FiveTuple, RelayId, Transport};
+use super::{Client, ConnectionId, Family, FiveTuple, RelayId, SessionId, Transport};
 
 /// Something that happened to an allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Event {
 /// A new allocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Allocated {
+    /// Its name.
+    pub session: SessionId,
     /// The user it was made for.
     pub username: Box<[u8]>,
     /// The client it was made for.
@@ -83,6 +85,8 @@ labels! {
 /// An allocation that has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
+    /// Its name.
+    pub session: SessionId,
     /// The user it was made for.
     pub username: Box<[u8]>,
     /// The client it was made for.
@@ -125,6 +129,10 @@ labels! {
         ConnectionClosed = "connection_closed",
         /// Its credentials expired, and the settings say that calls end then.
         CredentialsExpired = "credentials_expired",
+        /// The operator ended it.
+        Kicked = "kicked",
+        /// Its credential, its user or its tenant was revoked.
+        Revoked = "revoked",
     }
 }
 

@@ -42,6 +42,7 @@ mod reply_budget;
 mod request;
 mod response;
 mod server;
+mod session;
 mod settings;
 mod ticket;
 mod username;
@@ -65,6 +66,7 @@ pub use relays::{
     RelayProtocol, Relays, ReservationToken, Want, WantedPort,
 };
 pub use server::Server;
+pub use session::{Holder, NotASession, Session, SessionId, Sessions};
 pub use settings::{Limits, NonceKey, NonceKeys, OnExpiry, Settings, TcpRelay};
 pub use ticket::TicketKey;
 pub use username::{BadClaims, Claims, Issued, escape, is_plain, unescape};

@@ -97,12 +97,17 @@ impl Permissions {
         self.0.retain(|permission| keep(permission.peer));
     }
 
-    /// How many have not expired.
-    pub(super) fn live(&self, now: Instant) -> usize {
+    /// Those that have not expired, and when they will.
+    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = (IpAddr, Instant)> {
         self.0
             .iter()
-            .filter(|permission| permission.expires > now)
-            .count()
+            .map(|permission| (permission.peer, permission.expires))
+            .filter(move |(_, expires)| *expires > now)
+    }
+
+    /// How many have not expired.
+    pub(super) fn live(&self, now: Instant) -> usize {
+        self.iter(now).count()
     }
 
     fn find(&self, peer: IpAddr) -> Result<usize, usize> {

@@ -217,7 +217,7 @@ impl Server {
                 census.allocations[transport][relay.family().index()] += 1;
             }
             census.tcp_allocations += u64::from(allocation.connections.is_some());
-            census.permissions += allocation.live_permissions(now.instant) as u64;
+            census.permissions += allocation.permissions().live(now.instant) as u64;
             census.channels += allocation.channels.live(now.instant) as u64;
         }
         census
@@ -393,6 +393,7 @@ impl Server {
         }
         self.announce_left(&allocation);
         self.events.push_back(Event::Released(Box::new(Ended {
+            session: allocation.birth.session,
             relays: allocation.addresses(),
             username: allocation.owner.username,
             five_tuple: allocation.client.five_tuple,
