@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::moved::Letter;
 use crate::metrics::Cells;
-use crate::turn::{Census, EndReason, Holder, RelayId, Sessions, Settings};
+use crate::turn::{Census, EndReason, Holder, RelayId, Revocations, Sessions, Settings};
 
 /// Chooses sessions.
 pub(super) type Which = Arc<dyn Fn(&Holder<'_>) -> bool + Send + Sync>;
@@ -18,6 +18,8 @@ pub(super) type Which = Arc<dyn Fn(&Holder<'_>) -> bool + Send + Sync>;
 pub(super) enum Mail {
     /// The machine's settings have changed.
     Settings(Arc<Settings>),
+    /// Other credentials are revoked.
+    Revocations(Arc<Revocations>),
     /// Take no new allocations, or take them again.
     Drain(bool),
     /// Tell of some of your sessions, from a place on.

@@ -33,7 +33,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use rand::{TryRng as _, rngs::SysRng};
 use rustls::ServerConfig;
 use tokio::io::DuplexStream;
@@ -46,7 +46,7 @@ pub use ports::{RelayAddress, RelayRange};
 pub use tls::ByName;
 
 use crate::metrics::{PortPool, Snapshot};
-use crate::turn::{self, EndReason, Holder, Session, TicketKey};
+use crate::turn::{self, EndReason, Holder, Revocations, Session, TicketKey};
 use mail::{Address, Mail, PATIENCE, Report, Which};
 use ports::Ports;
 use reservations::Reservations;
@@ -130,6 +130,8 @@ struct Shared {
     addresses: Vec<Address>,
     /// Lets clients move among the workers (RFC 8016).
     ticket_key: TicketKey,
+    /// What has been revoked, for workers that start afresh.
+    revocations: ArcSwap<Revocations>,
 }
 
 impl Shared {
@@ -192,6 +194,7 @@ pub fn start(
         addresses,
         ticket_key: supervisor::ticket_key()
             .map_err(|error| StartError::new("cannot get random numbers", error))?,
+        revocations: ArcSwap::default(),
     });
     let plans = supervisor::plans(bound, &shared, &machine, settings.streams_per_worker);
     let mut threads = Vec::with_capacity(workers);
@@ -304,6 +307,14 @@ impl Handle {
     /// Gives every machine new settings.
     pub async fn replace_settings(&self, settings: Arc<turn::Settings>) {
         self.mail_all(|| Mail::Settings(Arc::clone(&settings)))
+            .await;
+    }
+
+    /// Tells every machine what has been revoked. Sessions that are made after it returns have heard of it, and those
+    /// that were made before are found by [`Handle::end_sessions`]: asked for in this order, none is between them.
+    pub async fn replace_revocations(&self, revocations: Arc<Revocations>) {
+        self.shared.revocations.store(Arc::clone(&revocations));
+        self.mail_all(|| Mail::Revocations(Arc::clone(&revocations)))
             .await;
     }
 

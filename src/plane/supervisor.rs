@@ -123,15 +123,17 @@ impl Plan {
         let first_stream = u32::try_from(listeners.len()).map_err(io::Error::other)?;
         let machine = Arc::clone(&self.machine);
         let number = WorkerId(u16::try_from(self.number).map_err(io::Error::other)?);
+        let mut server = Server::new(
+            machine,
+            Arc::clone(&self.shared.quotas),
+            random.random(),
+            self.epoch,
+        )
+        .among(number, &self.shared.ticket_key);
+        server.replace_revocations(self.shared.revocations.load_full());
         Ok(Worker {
             number: self.number,
-            server: Server::new(
-                machine,
-                Arc::clone(&self.shared.quotas),
-                random.random(),
-                self.epoch,
-            )
-            .among(number, &self.shared.ticket_key),
+            server,
             sockets: Sockets::new(
                 self.number,
                 listeners,

@@ -371,6 +371,7 @@ impl Worker<'_> {
                 self.server
                     .replace_settings(now, settings, &mut self.sockets)
             }
+            Mail::Revocations(revocations) => self.server.replace_revocations(revocations),
             Mail::Drain(on) => self.server.drain(on),
             // Whoever asked may have given up waiting, here and below.
             Mail::Sessions { which, from, to } => {

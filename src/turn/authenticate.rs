@@ -87,6 +87,7 @@ impl Server {
             None if third_party => self.verify_granted(request),
             None => self.verify(request, name, algorithm),
         }
+        .and_then(|login| self.unless_revoked(request, name, login))
         .map_err(|refusal| unauthenticated(request, refusal))?;
         // 6. A nonce that is too old or somebody else's.
         if !fresh {
@@ -244,6 +245,25 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Refuses what has been revoked. Whoever asks has proved the key: nobody else learns of it.
+    fn unless_revoked(
+        &self,
+        request: &Request<'_>,
+        name: &[u8],
+        login: Login,
+    ) -> Result<Login, Refusal> {
+        let users = &request.settings.users;
+        let revoked = judges_revocation(request.message.method())
+            && (self.revocations).reach(name, login.expiry, users, request.now);
+        if revoked {
+            Err(Refusal::Revoked)
+        } else {
+            Ok(login)
+        }
+    }
+}
+
 /// What proved to be a user's.
 struct Login {
     key: Key,
@@ -361,6 +381,18 @@ fn judges_expiry(request: &Request<'_>) -> bool {
         Method::REFRESH => request.settings.on_expiry != OnExpiry::New,
         _ => false,
     }
+}
+
+/// Whether it matters for a request that credentials have been revoked: it makes an allocation or a connection, or
+/// prolongs an allocation. Calls that are to go on until then may renew what else they have.
+fn judges_revocation(method: Method) -> bool {
+    [
+        Method::ALLOCATE,
+        Method::REFRESH,
+        Method::CONNECT,
+        Method::CONNECTION_BIND,
+    ]
+    .contains(&method)
 }
 
 const MD5: PasswordAlgorithm = PasswordAlgorithm::Md5;

@@ -41,6 +41,7 @@ mod relays;
 mod reply_budget;
 mod request;
 mod response;
+mod revocation;
 mod server;
 mod session;
 mod settings;
@@ -65,6 +66,7 @@ pub use relays::{
     Addressee, Carried, Claimant, ConnectionId, Families, NoCapacity, Reach, Relay, RelayId,
     RelayProtocol, Relays, ReservationToken, Want, WantedPort,
 };
+pub use revocation::{Revocations, Revoked, Term};
 pub use server::Server;
 pub use session::{Holder, NotASession, Session, SessionId, Sessions};
 pub use settings::{Limits, NonceKey, NonceKeys, OnExpiry, Settings, TcpRelay};

@@ -21,7 +21,7 @@ use super::response::{self, Reject, Success};
 use super::ticket::Tickets;
 use super::{
     Cause, Census, Client, EndReason, Ended, Event, Family, FiveTuple, NatDiscovery, Now, OnExpiry,
-    Quotas, Reach, Relays, Settings, TicketKey, Verdict, WorkerId,
+    Quotas, Reach, Relays, Revocations, Settings, TicketKey, Verdict, WorkerId,
 };
 
 /// The protocol machine of one worker.
@@ -37,6 +37,7 @@ pub struct Server {
     pub(super) quotas: Arc<Quotas>,
     pub(super) random: StdRng,
     pub(super) draining: bool,
+    pub(super) revocations: Arc<Revocations>,
     pub(super) allocations: Allocations,
     pub(super) tickets: Tickets,
     pub(super) elsewhere: Elsewhere,
@@ -62,6 +63,7 @@ impl Server {
             quotas,
             random,
             draining: false,
+            revocations: Arc::default(),
             allocations: Allocations::default(),
             tickets: Tickets::new(WorkerId(0), &ticket_key),
             elsewhere: Elsewhere::default(),
@@ -117,6 +119,12 @@ impl Server {
             }
         }
         self.handle_timeout(now, relays);
+    }
+
+    /// Puts other revocations into force: for what is made, prolonged or connected from here on. Allocations that exist
+    /// already are ended by [`Server::end_sessions`], if they are to end.
+    pub fn replace_revocations(&mut self, revocations: Arc<Revocations>) {
+        self.revocations = revocations;
     }
 
     /// Takes in a datagram, or one framed message of a stream, from a client. An answer is appended to `reply`.

@@ -54,6 +54,8 @@ pub struct Holder<'a> {
     pub issued: Option<Issued<'a>>,
     /// The part of the name that is the same for all credentials of a person.
     pub person: &'a [u8],
+    /// When the credentials expire, in seconds since 1970; nothing if they do not.
+    pub credentials_expire: Option<u64>,
     /// The client, where it is now.
     pub five_tuple: FiveTuple,
 }
@@ -152,6 +154,7 @@ impl Server {
             username,
             issued: users.issued(username).and_then(Result::ok),
             person: users.person(username),
+            credentials_expire: expiry(allocation),
             five_tuple: allocation.client.five_tuple,
         }
     }
@@ -162,8 +165,7 @@ impl Server {
         Session {
             id: allocation.birth.session,
             person: self.settings.users.person(&username).into(),
-            credentials_expire: (allocation.owner.expiry != NEVER)
-                .then_some(allocation.owner.expiry),
+            credentials_expire: expiry(allocation),
             username,
             five_tuple: allocation.client.five_tuple,
             protocol: match allocation.connections {
@@ -191,6 +193,12 @@ impl Server {
             left: until(allocation.deadline()),
         }
     }
+}
+
+/// When the credentials expire that an allocation was made with, if they do.
+fn expiry(allocation: &Allocation) -> Option<u64> {
+    let expiry = allocation.owner.expiry;
+    (expiry != NEVER).then_some(expiry)
 }
 
 fn now_to(end: std::time::Instant, now: Now) -> Duration {

@@ -184,6 +184,8 @@ labels! {
         Token = "token",
         /// The credentials have expired.
         Expired = "expired",
+        /// The credential, its user or its tenant has been revoked.
+        Revoked = "revoked",
         /// The nonce is too old, or was never issued to this client.
         StaleNonce = "stale_nonce",
         /// The allocation belongs to another user.
