@@ -17,13 +17,14 @@ mod signals;
 
 use std::fmt;
 use std::io::{self, Write as _};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 
@@ -177,6 +178,10 @@ async fn serve(
         ),
         None => None,
     };
+    let self_test = self_test(&sources, &config).await;
+    let greeted_at = self_test
+        .as_ref()
+        .and_then(|listener| listener.local_addr().ok());
     let plane = start_plane(&parts, &adopted)?;
     let (asked, workers) = (plane.clone(), parts.plane.workers);
     let source = http::Source::new(workers, Arc::clone(&status), move || {
@@ -188,6 +193,9 @@ async fn serve(
     }
     if let Some(listener) = pages {
         tokio::spawn(http::serve(listener, source));
+    }
+    if let Some(listener) = self_test {
+        tokio::spawn(http::serve_self_test(listener));
     }
     let workers = parts.plane.workers as u64;
     let mut daemon = Daemon {
@@ -203,12 +211,22 @@ async fn serve(
     };
     daemon.watch_certificate(&parts);
     daemon.status.ready.store(true, Ordering::Relaxed);
-    daemon.tell_ready(&parts);
+    daemon.tell_ready(&parts, greeted_at);
     daemon.until_stopped().await;
     daemon.drain().await;
     stop(daemon.plane);
     info!("stopped");
     Ok(())
+}
+
+/// A listener for the self-test of a first run, if the operators' pages have none.
+async fn self_test(sources: &Sources, config: &Config) -> Option<TcpListener> {
+    let is_wanted = sources.file.is_none() && config.metrics.is_none() && first_run::is_read();
+    if is_wanted {
+        first_run::bind_self_test().await
+    } else {
+        None
+    }
 }
 
 fn start_plane(parts: &Parts, adopted: &Adopted) -> Result<Handle, Refusal> {
@@ -283,7 +301,8 @@ struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    fn tell_ready(&self, parts: &Parts) {
+    /// `self_test` is where that page has a listener of its own.
+    fn tell_ready(&self, parts: &Parts, self_test: Option<SocketAddr>) {
         let listening: Vec<String> = parts
             .plane
             .listeners
@@ -297,8 +316,9 @@ impl Daemon<'_> {
             .iter()
             .map(|relay| relay.advertised.to_string())
             .collect();
-        if self.sources.file.is_none() {
-            first_run::welcome(&self.config, parts, &self.host);
+        if self.sources.file.is_none() && first_run::is_read() {
+            let page = self_test.or(self.config.metrics);
+            first_run::welcome(&self.config, parts, &self.host, page);
         }
         info!(
             listening = listening.join(", "),

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  4   main ─▶ cli ─▶ daemon ─▶ config  credential  systemd     wires once; says what it does to people
-//!  3                  http                                      pages for operators; sees workers through a handle
+//!  3                  http ─▶ pages                             pages for operators; sees workers through a handle
 //!  2                  plane                                     threads, sockets, the kernel; the only unsafe code
 //!  1                  turn       metrics                        the protocol as a value; counters
 //!  0                  stun                                      bytes
@@ -15,7 +15,7 @@
 //!   lock but one, no log; so a test can live through a year in a second.
 //! - [`metrics`] are the counters that a worker owns.
 //! - `plane` runs one machine per core, each with sockets of its own, and shares as little as it can.
-//! - `http` shows what they counted, and whether they live.
+//! - `http` shows what they counted, and whether they live; `pages` are those that people open in a browser.
 //! - `config` makes settings of text. It points at the parts; no part sees it.
 //! - `credential` mints what clients log in with; `systemd` talks to the service manager; `daemon` wires all of it.
 //!
@@ -33,6 +33,8 @@ pub mod plane;
 
 #[cfg(feature = "server")]
 pub mod http;
+#[cfg(feature = "server")]
+pub mod pages;
 
 #[cfg(feature = "server")]
 pub mod config;

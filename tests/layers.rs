@@ -7,12 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A part of the crate, and the parts that it may name.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("stun", &[]),
     ("turn", &["stun"]),
     ("metrics", &["stun", "turn"]),
     ("plane", &["stun", "turn", "metrics"]),
-    ("http", &["metrics", "plane", "turn"]),
+    ("pages", &[]),
+    ("http", &["metrics", "pages", "plane", "turn"]),
     ("config", &["plane", "turn"]),
     ("credential", &["plane", "turn"]),
     ("systemd", &["plane"]),
@@ -23,6 +24,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "credential",
             "http",
             "metrics",
+            "pages",
             "plane",
             "systemd",
             "turn",

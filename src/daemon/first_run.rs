@@ -3,29 +3,48 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
+
+use tokio::net::TcpListener;
 
 use super::logging;
 use crate::config::{Config, FoundBy, Host, Parts};
 use crate::credential::{Credential, Urls};
+use crate::pages;
 
 /// How long the credential in the greeting is good.
 const TTL: Duration = Duration::from_secs(3600);
+/// Where the self-test is served when nothing says where: the port that the manual gives to the metrics.
+const PAGES_PORT: u16 = 9641;
 
-/// Greets whoever started the server by hand. Under a service manager nobody reads it, and a credential in a
-/// journal is one too many.
-pub(super) fn welcome(config: &Config, parts: &Parts, host: &Host) {
-    if logging::stderr_is_the_journal() {
-        return;
-    }
-    // That nobody reads it is no reason to stop.
-    let _ = io::stdout().write_all(greeting(config, parts, host).as_bytes());
+/// Whether anybody reads the greeting. Under a service manager nobody does, and a credential in a journal is one too
+/// many.
+pub(super) fn is_read() -> bool {
+    !logging::stderr_is_the_journal()
 }
 
-fn greeting(config: &Config, parts: &Parts, host: &Host) -> String {
+/// A listener for the self-test, which only this very host reaches: at the customary port, or at any if that is
+/// taken. That there is none is no reason not to relay.
+pub(super) async fn bind_self_test() -> Option<TcpListener> {
+    for port in [PAGES_PORT, 0] {
+        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            return Some(listener);
+        }
+    }
+    None
+}
+
+/// Greets whoever started the server by hand, and shows the way to the self-test at `page`.
+pub(super) fn welcome(config: &Config, parts: &Parts, host: &Host, page: Option<SocketAddr>) {
+    // That nobody reads it is no reason to stop.
+    let _ = io::stdout().write_all(greeting(config, parts, host, page).as_bytes());
+}
+
+fn greeting(config: &Config, parts: &Parts, host: &Host, page: Option<SocketAddr>) -> String {
     let mut text = String::from("turnd relays calls on this host.\n\n");
     what_is_on(&mut text, parts, host);
-    what_to_paste(&mut text, parts, host);
+    what_to_try(&mut text, parts, host, page);
     what_is_off(&mut text, config);
     text
 }
@@ -64,14 +83,22 @@ fn what_is_on(text: &mut String, parts: &Parts, host: &Host) {
     }
 }
 
-fn what_to_paste(text: &mut String, parts: &Parts, host: &Host) {
+fn what_to_try(text: &mut String, parts: &Parts, host: &Host, page: Option<SocketAddr>) {
     if let Some(secret) = parts.secrets.first() {
         let urls = Urls::new(None, &parts.plane.listeners, &parts.plane.relay.addresses);
         let credential = Credential::mint(secret, "first-run", TTL, host.unix);
+        if let Some(page) = page {
+            let configuration = urls.configuration(&credential).to_string();
+            let _ = write!(
+                text,
+                "\nSee it work: open this page in a browser on this host. It calls itself through the relay.\n\n{}\n",
+                pages::self_test_link(&origin(page), &configuration)
+            );
+        }
         let _ = write!(
             text,
-            "\nPaste this into two pages; it is good for an hour. With iceTransportPolicy: \"relay\"\n\
-             beside iceServers, every call goes through this server.\n\n{}\n",
+            "\nPaste this into two pages of your own; it is good for an hour, as the page is. With\n\
+             iceTransportPolicy: \"relay\" beside iceServers, every call goes through this server.\n\n{}\n",
             urls.script(&credential)
         );
         line(
@@ -85,6 +112,16 @@ fn what_to_paste(text: &mut String, parts: &Parts, host: &Host) {
         "your own settings",
         "turnd show-config --defaults > turnd.toml; turnd --config turnd.toml",
     );
+}
+
+/// How a browser on this host calls a listener.
+fn origin(listener: SocketAddr) -> String {
+    let ip = match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(ip, listener.port()))
 }
 
 fn what_is_off(text: &mut String, config: &Config) {
@@ -132,10 +169,10 @@ fn remark(parts: &Parts) -> Option<&'static str> {
     }
 }
 
-fn is_private(address: std::net::IpAddr) -> bool {
+fn is_private(address: IpAddr) -> bool {
     match address {
-        std::net::IpAddr::V4(v4) => v4.is_private(),
-        std::net::IpAddr::V6(v6) => v6.is_unique_local(),
+        IpAddr::V4(v4) => v4.is_private(),
+        IpAddr::V6(v6) => v6.is_unique_local(),
     }
 }
 

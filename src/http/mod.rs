@@ -1,4 +1,4 @@
-//! The pages for operators and their tools: `/metrics`, `/healthz`, `/readyz`.
+//! The pages for operators and their tools: `/metrics`, `/healthz`, `/readyz`, `/self-test`.
 //!
 //! They have a listener and a thread of their own, answer nothing but GET, take no input, and hold few connections
 //! for a short time: whoever plays with them cannot touch the relay. There is no password and no write access, so
@@ -28,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::metrics::Snapshot;
+use crate::pages;
 use guard::Guarded;
 
 /// A page that takes longer is answered with 503. The workers have a second of it.
@@ -115,6 +116,16 @@ pub async fn serve(listener: TcpListener, source: Source) -> io::Result<()> {
     axum::serve(Guarded::new(listener), router(source)).await
 }
 
+/// Serves the self-test and nothing else, for as long as it is polled.
+///
+/// # Errors
+///
+/// If the listener breaks.
+pub async fn serve_self_test(listener: TcpListener) -> io::Result<()> {
+    let router = Router::new().route(pages::SELF_TEST, pages::self_test());
+    axum::serve(Guarded::new(listener), router).await
+}
+
 /// Serves the pages that tell whether the server lives, and nothing of what it does, to web clients of the
 /// relay's own listeners, whoever they are. The plane sees to it that they are few and not idle.
 ///
@@ -156,6 +167,7 @@ fn router(source: Source) -> Router {
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
+        .route(pages::SELF_TEST, pages::self_test())
         .with_state(source)
 }
 

@@ -17,7 +17,7 @@ use std::time::Duration;
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::AeadInOut as _;
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use rustix::process::Signal;
 use rustls::pki_types::ServerName;
@@ -150,6 +150,7 @@ fn the_first_run_prints_what_to_paste_and_it_works() {
         401,
         "it is no open relay"
     );
+    the_link_leads_to_the_self_test(&said);
     let secret = daemon.place.0.join("state/auth-secret");
     assert_eq!(
         fs::metadata(&secret).unwrap().permissions().mode() & 0o7777,
@@ -159,6 +160,34 @@ fn the_first_run_prints_what_to_paste_and_it_works() {
         !said.contains(fs::read_to_string(secret).unwrap().trim()),
         "{said}"
     );
+}
+
+/// The page is served where the link says, under its strict policy, and what stands behind the `#` is what is printed.
+fn the_link_leads_to_the_self_test(said: &str) {
+    let link = said
+        .lines()
+        .find(|line| line.starts_with("http://127.0.0.1:"));
+    let (page, fragment) = link.and_then(|link| link.split_once('#')).expect("a link");
+    let (host, path) = page["http://".len()..].split_once('/').unwrap();
+    assert_eq!(path, "self-test");
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(stream, "GET /{path} HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    for part in [
+        "200 OK",
+        "default-src 'none'; script-src 'sha256-",
+        "no-referrer",
+        "<h1>Self-test</h1>",
+    ] {
+        assert!(answer.contains(part), "{part}\n{answer}");
+    }
+    let configuration = URL_SAFE_NO_PAD.decode(fragment).unwrap();
+    let configuration: serde_json::Value = serde_json::from_slice(&configuration).unwrap();
+    for key in ["username", "credential"] {
+        let value = configuration["iceServers"][1][key].as_str().unwrap();
+        assert!(said.contains(&format!("{key}: \"{value}\"")), "{key}");
+    }
 }
 
 #[test]
