@@ -159,6 +159,59 @@ fn an_idle_allocation_is_small() {
     assert!(each <= 600, "{each} bytes");
 }
 
+/// What is remembered of those who are refused, of peers without a permission and of sessions that have ended does not
+/// grow with how many they are.
+#[test]
+fn a_flood_leaves_memory_flat() {
+    const FLOOD: u32 = 100_000;
+    let mut turn = Turn::with(|settings| settings.limits.unauthenticated_replies = 0);
+    let mut wrong = User::new("ann", "wrong", udp("198.51.100.9:1"));
+    wrong.greet(&mut turn);
+    let mut ann = ann();
+    let relay = ann.relay(&mut turn);
+    let closed: Vec<_> = (0..200u8)
+        .map(|n| {
+            ann.signed(turn.id(), Method::CREATE_PERMISSION, |writer| {
+                let peer = address(&format!("10.0.0.{n}:9"));
+                writer.xor_address(Attribute::XOR_PEER_ADDRESS, peer);
+            })
+        })
+        .collect();
+    let logins: Vec<_> = (0..200u8)
+        .map(|n| {
+            let name = format!("nobody{n}");
+            let one = User {
+                name: name.into(),
+                ..wrong.clone()
+            };
+            one.signed(turn.id(), Method::ALLOCATE, |writer| {
+                writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+            })
+        })
+        .collect();
+    let mut reply = Vec::with_capacity(4096);
+    let Turn {
+        server,
+        relays,
+        now,
+        ..
+    } = &mut turn;
+    let mut flood = |count: u32| {
+        for n in 0..count {
+            reply.clear();
+            let some = n as usize % 200;
+            server.client_input(*now, ann.client, &closed[some], relays, &mut reply);
+            server.client_input(*now, wrong.client, &logins[some], relays, &mut reply);
+            let stranger = std::net::SocketAddr::from((n.to_be_bytes(), 9));
+            server.peer_input(*now, relay, stranger, 100);
+        }
+    };
+    flood(1000);
+    let before = BYTES.get();
+    flood(FLOOD);
+    assert_eq!(BYTES.get(), before);
+}
+
 /// Relays without any memory.
 struct Ready(u32);
 

@@ -17,8 +17,8 @@ use super::request::Request;
 use super::response::{self, Reject, Success};
 use super::server::Server;
 use super::{
-    Allocated, Event, Families, Family, Relay, RelayProtocol, Relays, SessionId, Traffic, Want,
-    WantedPort,
+    Allocated, Event, Families, Family, Refreshed, Relay, RelayProtocol, Relays, SessionId,
+    Traffic, Want, WantedPort,
 };
 
 impl Server {
@@ -130,9 +130,11 @@ impl Server {
                 at: now,
                 transaction: request.message.transaction_id(),
                 reserved: relay.reserved,
+                refreshed: Refreshed::default(),
             },
             claim,
             mobility: None,
+            trail: None,
         }
     }
 }

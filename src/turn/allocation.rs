@@ -19,7 +19,10 @@ use super::mobility::Mobility;
 use super::oauth::Grant;
 use super::permission::Permissions;
 use super::quota::Claim;
-use super::{Client, Family, FiveTuple, Quotas, RelayId, ReservationToken, SessionId, Traffic};
+use super::trail::Trail;
+use super::{
+    Client, Family, FiveTuple, Quotas, Refreshed, RelayId, ReservationToken, SessionId, Traffic,
+};
 
 /// An allocation (RFC 8656 §6).
 pub(super) struct Allocation {
@@ -40,6 +43,8 @@ pub(super) struct Allocation {
     pub(super) claim: Claim,
     /// Of a client that may move (RFC 8016).
     pub(super) mobility: Option<Box<Mobility>>,
+    /// What may explain how it goes, if there is anything.
+    pub(super) trail: Option<Box<Trail>>,
 }
 
 /// A relayed transport address and its time to expiry.
@@ -89,6 +94,16 @@ pub(super) struct Birth {
     pub(super) at: Instant,
     pub(super) transaction: TransactionId,
     pub(super) reserved: Option<ReservationToken>,
+    pub(super) refreshed: Refreshed,
+}
+
+impl Birth {
+    /// Counts a Refresh.
+    pub(super) fn refreshed(&mut self, now: Instant) {
+        let age = now.saturating_duration_since(self.at).as_secs();
+        self.refreshed.count = self.refreshed.count.saturating_add(1);
+        self.refreshed.last = u32::try_from(age).unwrap_or(u32::MAX);
+    }
 }
 
 impl Allocation {
@@ -123,6 +138,11 @@ impl Allocation {
     /// Whether a peer may send to the client, and be sent to: it has a permission, or a channel of its own.
     pub(super) fn admits(&self, peer: SocketAddr, now: Instant) -> bool {
         self.permissions.allows(peer.ip(), now) || self.channels.by_peer(peer, now).is_some()
+    }
+
+    /// The same, of a peer that something is sent to.
+    pub(super) fn admits_data(&mut self, peer: SocketAddr, now: Instant) -> bool {
+        self.permissions.sends(peer.ip(), now) || self.channels.sends(peer, now)
     }
 
     /// Where its client has moved to, if it is still sent to where it was.

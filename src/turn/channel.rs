@@ -13,6 +13,7 @@ use super::authenticate::User;
 use super::request::Request;
 use super::response::{Reject, Success};
 use super::server::Server;
+use super::trail::Tally;
 use super::{Family, Relays};
 
 impl Server {
@@ -68,6 +69,7 @@ struct Channel {
     number: ChannelNumber,
     peer: SocketAddr,
     expires: Instant,
+    tally: Tally,
 }
 
 impl Channels {
@@ -86,6 +88,40 @@ impl Channels {
         })?;
         let channel = &self.list[usize::from(*place)];
         (channel.expires > now).then_some(channel.number)
+    }
+
+    /// The peer that a channel leads to, which is sent to: it is counted.
+    #[inline]
+    pub(super) fn sends_by(&mut self, number: ChannelNumber, now: Instant) -> Option<SocketAddr> {
+        let place = self.find(number).ok()?;
+        let channel = self.list.get_mut(place)?;
+        (channel.expires > now).then(|| {
+            channel.tally.sent();
+            channel.peer
+        })
+    }
+
+    /// The channel that leads to a peer, which is heard: it is counted.
+    #[inline]
+    pub(super) fn hears(&mut self, peer: SocketAddr, now: Instant) -> Option<ChannelNumber> {
+        let channel = self.live_to(peer, now)?;
+        channel.tally.heard();
+        Some(channel.number)
+    }
+
+    /// Whether there is a channel to a peer that is sent to. If so, it is counted.
+    pub(super) fn sends(&mut self, peer: SocketAddr, now: Instant) -> bool {
+        let channel = self.live_to(peer, now);
+        channel.map(|channel| channel.tally.sent()).is_some()
+    }
+
+    #[inline]
+    fn live_to(&mut self, peer: SocketAddr, now: Instant) -> Option<&mut Channel> {
+        let place = self.by_peer.find(hash(peer), |&place| {
+            self.list[usize::from(place)].peer == peer
+        })?;
+        let channel = &mut self.list[usize::from(*place)];
+        (channel.expires > now).then_some(channel)
     }
 
     /// Whether the number leads to another peer already, or the peer has another number.
@@ -115,12 +151,16 @@ impl Channels {
 
     /// Binds a channel, or refreshes it. The caller knows that there is no conflict.
     pub(super) fn bind(&mut self, number: ChannelNumber, peer: SocketAddr, now: Instant) {
+        let place = self.find(number);
+        let known = place.ok().map(|place| &self.list[place]);
+        let known = known.filter(|known| known.peer == peer);
         let channel = Channel {
             number,
             peer,
             expires: now + LIFETIME,
+            tally: known.map_or_else(Tally::default, |known| known.tally),
         };
-        match self.find(number) {
+        match place {
             Ok(place) => self.list[place] = channel,
             Err(place) => self.list.insert(place, channel),
         }
@@ -142,6 +182,13 @@ impl Channels {
             .iter()
             .map(|channel| (channel.number, channel.peer, channel.expires))
             .filter(move |(_, _, expires)| *expires > now)
+    }
+
+    /// Those that have not expired, and those that have and are still known.
+    pub(super) fn all(&self) -> impl Iterator<Item = (ChannelNumber, SocketAddr, Tally, Instant)> {
+        self.list
+            .iter()
+            .map(|channel| (channel.number, channel.peer, channel.tally, channel.expires))
     }
 
     /// How many have not expired.

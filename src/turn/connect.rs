@@ -20,6 +20,7 @@ use super::relay::random;
 use super::request::Request;
 use super::response::{Deferred, Reject, Success};
 use super::server::Server;
+use super::trail::Fact;
 use super::{
     Addressee, Cause, Claimant, Client, Connect, ConnectionId, Event, Family, Now, RelayId, Relays,
     Reply, TcpRelay,
@@ -102,6 +103,10 @@ impl Server {
         let owner = allocation.owner.number(&self.quotas);
         let rules = self.settings.tcp_relay.as_ref();
         let judged = self.settings.peers.judge(connect.peer, relays);
+        if !established {
+            let (ip, port) = (connect.peer.ip(), connect.peer.port());
+            allocation.note(Fact::ConnectFailed { ip, port }, now.instant);
+        }
         let outcome = match (established, judged, rules) {
             (false, _, _) => Err(Reject::ConnectionFailed),
             // Closed by a reload meanwhile.

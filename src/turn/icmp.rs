@@ -34,7 +34,11 @@ impl Server {
             && allocation.admits(peer, now.instant)
             && !allocation.is_away();
         let age = now.instant.saturating_duration_since(allocation.birth.at);
-        if !permitted || !is_told(icmp, family) || !allocation.icmp.take(age) {
+        if !permitted || !is_told(icmp, family) {
+            return Err(Cause::Icmp);
+        }
+        allocation.note_icmp(peer, icmp, now.instant);
+        if !allocation.icmp.take(age) {
             return Err(Cause::Icmp);
         }
         let mut writer = Writer::new(reply, Class::Indication, Method::DATA, id);

@@ -19,6 +19,7 @@ use super::request::Request;
 use super::response::Reject;
 use super::server::Server;
 use super::ticket::{SealedTicket, Ticket};
+use super::trail::Fact;
 use super::{Client, Event, FiveTuple, MoveResult, Moved, Now, WorkerId};
 
 /// What an allocation has to have that may move.
@@ -203,7 +204,7 @@ impl Server {
         let left = self.allocations.set_next(id, Some(request.from));
         self.events.extend(left.map(Event::Left));
         if away {
-            self.complete(id);
+            self.complete(id, request.now);
         }
         Ok(())
     }
@@ -213,14 +214,14 @@ impl Server {
 impl Server {
     /// A client sends data from where it has moved to: it is there now.
     #[cold]
-    pub(super) fn arrived(&mut self, five_tuple: &FiveTuple) -> Option<AllocationId> {
+    pub(super) fn arrived(&mut self, five_tuple: &FiveTuple, now: Now) -> Option<AllocationId> {
         let id = self.allocations.by_next(five_tuple)?;
-        self.complete(id);
+        self.complete(id, now);
         Some(id)
     }
 
     /// The connection is closed of a client that has not moved, or has moved and is now there.
-    pub(super) fn departed(&mut self, id: AllocationId) {
+    pub(super) fn departed(&mut self, id: AllocationId, now: Now) {
         self.allocations.unindex_client(id);
         let Some(mobility) = self
             .allocations
@@ -230,7 +231,7 @@ impl Server {
             return;
         };
         mobility.away = true;
-        self.complete(id);
+        self.complete(id, now);
     }
 
     /// Takes note that a connection is closed to which a client had only just moved. False if it is another's.
@@ -246,7 +247,7 @@ impl Server {
     }
 
     /// Sends to where the client has moved, if it has, and no more to where it was.
-    fn complete(&mut self, id: AllocationId) {
+    fn complete(&mut self, id: AllocationId, now: Now) {
         let Some(next) = self.allocations.set_next(id, None) else {
             return;
         };
@@ -260,6 +261,8 @@ impl Server {
             .mobility
             .as_deref_mut()
             .is_some_and(|mobility| std::mem::take(&mut mobility.away));
+        let (ip, port) = (next.five_tuple.client.ip(), next.five_tuple.client.port());
+        allocation.note(Fact::Moved { ip, port }, now.instant);
         let moved = Event::Moved(Box::new(Moved {
             username: allocation.owner.username.clone(),
             from: before.five_tuple,

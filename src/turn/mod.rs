@@ -12,6 +12,7 @@
 //! transport addresses come from outside, through [`Relays`]; everything else that the outside must know is an
 //! [`Event`].
 
+mod account;
 mod allocate;
 mod allocation;
 mod authenticate;
@@ -33,9 +34,11 @@ mod offer;
 mod peers;
 mod permission;
 mod prefix;
+mod question;
 mod quota;
 mod redirect;
 mod refresh;
+mod refused;
 mod relay;
 mod relays;
 mod reply_budget;
@@ -46,11 +49,13 @@ mod server;
 mod session;
 mod settings;
 mod ticket;
+mod trail;
 mod username;
 mod verdict;
 
 use std::time::Instant;
 
+pub use account::{Account, Accounts, Exchange, Refreshed};
 pub use discovery::{NatDiscovery, OwnAddress};
 pub use elsewhere::WorkerId;
 pub use event::{Allocated, Census, Connect, EndReason, Ended, Event, MoveResult, Moved, Traffic};
@@ -59,9 +64,11 @@ pub use five_tuple::{Client, Family, FiveTuple, Path, Transport};
 pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
 pub use oauth::{ThirdParty, TokenAlgorithm, TokenKey};
 pub use offer::{ListenerAlgorithms, PasswordAlgorithms};
-pub use peers::Peers;
+pub use peers::{Closes, Peers, Range, Rule};
+pub use question::Question;
 pub use quota::{Limit, Quotas};
 pub use redirect::Redirect;
+pub use refused::{Rebuff, Why};
 pub use relays::{
     Addressee, Carried, Claimant, ConnectionId, Families, NoCapacity, Reach, Relay, RelayId,
     RelayProtocol, Relays, ReservationToken, Want, WantedPort,
@@ -71,6 +78,7 @@ pub use server::Server;
 pub use session::{Holder, NotASession, Session, SessionId, Sessions};
 pub use settings::{Limits, NonceKey, NonceKeys, OnExpiry, Settings, TcpRelay};
 pub use ticket::TicketKey;
+pub use trail::{Fact, Note, SendFailure, Strangers};
 pub use username::{BadClaims, Claims, Issued, escape, is_plain, unescape};
 pub use verdict::{Cause, Head, Refusal, Reply, Verdict};
 

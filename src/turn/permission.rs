@@ -7,6 +7,7 @@ use super::authenticate::User;
 use super::request::Request;
 use super::response::{Reject, Success};
 use super::server::Server;
+use super::trail::Tally;
 use super::{Family, Relays};
 
 impl Server {
@@ -52,6 +53,7 @@ pub(super) struct Permissions(Vec<Permission>);
 struct Permission {
     peer: IpAddr,
     expires: Instant,
+    tally: Tally,
 }
 
 impl Permissions {
@@ -60,6 +62,25 @@ impl Permissions {
     pub(super) fn allows(&self, peer: IpAddr, now: Instant) -> bool {
         self.find(peer)
             .is_ok_and(|place| self.0[place].expires > now)
+    }
+
+    /// Whether a peer may be sent to. If so, it is counted.
+    #[inline]
+    pub(super) fn sends(&mut self, peer: IpAddr, now: Instant) -> bool {
+        self.live_tally(peer, now).map(Tally::sent).is_some()
+    }
+
+    /// Whether a peer may be heard. If so, it is counted.
+    #[inline]
+    pub(super) fn hears(&mut self, peer: IpAddr, now: Instant) -> bool {
+        self.live_tally(peer, now).map(Tally::heard).is_some()
+    }
+
+    #[inline]
+    fn live_tally(&mut self, peer: IpAddr, now: Instant) -> Option<&mut Tally> {
+        let place = self.find(peer).ok()?;
+        let permission = &mut self.0[place];
+        (permission.expires > now).then_some(&mut permission.tally)
     }
 
     /// Installs or refreshes the permissions of all `peers`, or changes nothing.
@@ -86,7 +107,17 @@ impl Permissions {
         for peer in peers {
             match self.find(peer) {
                 Ok(place) => self.0[place].expires = expires,
-                Err(place) => self.0.insert(place, Permission { peer, expires }),
+                Err(place) => {
+                    let tally = Tally::default();
+                    self.0.insert(
+                        place,
+                        Permission {
+                            peer,
+                            expires,
+                            tally,
+                        },
+                    );
+                }
             }
         }
         Ok(())
@@ -103,6 +134,18 @@ impl Permissions {
             .iter()
             .map(|permission| (permission.peer, permission.expires))
             .filter(move |(_, expires)| *expires > now)
+    }
+
+    /// Those that have not expired, and those that have and are still known.
+    pub(super) fn all(&self) -> impl Iterator<Item = (IpAddr, Tally, Instant)> {
+        self.0
+            .iter()
+            .map(|permission| (permission.peer, permission.tally, permission.expires))
+    }
+
+    /// Whether a peer has a permission, or had one that is still known.
+    pub(super) fn knows(&self, peer: IpAddr) -> bool {
+        self.find(peer).is_ok()
     }
 
     /// How many have not expired.

@@ -55,6 +55,14 @@ impl Quotas {
         self.lock().total
     }
 
+    /// How many allocations there are of a user, of the clients of a network, and altogether.
+    pub(super) fn counted(&self, owner: u64, client: IpAddr) -> (u32, u32, u32) {
+        let client = self.hasher.hash_one(prefix::network(client));
+        let counts = self.lock();
+        let (users, clients) = (count(&counts.users, owner), count(&counts.clients, client));
+        (users, clients, counts.total)
+    }
+
     /// How often each limit stood against an allocation.
     pub fn rejected(&self) -> [u64; Limit::ALL.len()] {
         self.lock().rejected

@@ -7,6 +7,7 @@ use rand::Rng;
 use crate::stun::{ChannelData, Message, TransactionId, data_indication_head};
 
 use super::server::Server;
+use super::trail::Fact;
 use super::{Cause, Client, Family, FiveTuple, Head, Now, RelayId, Verdict};
 
 impl Server {
@@ -15,10 +16,12 @@ impl Server {
         let Some(data) = ChannelData::parse(bytes) else {
             return Verdict::Drop(Cause::Malformed);
         };
-        let Some(allocation) = self.allocation_mut(from) else {
+        let Some(allocation) = self.allocation_mut(from, now) else {
             return self.data_of_another(now, from);
         };
-        let Some(peer) = allocation.channels.by_number(data.number, now.instant) else {
+        let Some(peer) = allocation.channels.sends_by(data.number, now.instant) else {
+            let number = data.number.get();
+            allocation.note(Fact::NoChannel { number }, now.instant);
             return Verdict::Drop(Cause::NoChannel);
         };
         let Some(relay) = allocation.relay_of(Family::of(peer.ip()), now.instant) else {
@@ -36,7 +39,7 @@ impl Server {
 
     /// RFC 8656 §11.2. Indications are not authenticated: the permission is what counts.
     pub(super) fn send(&mut self, now: Now, from: Client, message: &Message<'_>) -> Verdict {
-        let Some(allocation) = self.allocation_mut(from) else {
+        let Some(allocation) = self.allocation_mut(from, now) else {
             return self.data_of_another(now, from);
         };
         let (Some(Ok(peer)), Some(body)) = (message.xor_peer_address(), message.data()) else {
@@ -51,7 +54,8 @@ impl Server {
             return Verdict::Drop(Cause::UnreachablePeer);
         };
         let relay = relay.id;
-        if !allocation.admits(peer, now.instant) {
+        if !allocation.admits_data(peer, now.instant) {
+            allocation.note(Fact::ToPeerUnpermitted { ip: peer.ip() }, now.instant);
             return Verdict::Drop(Cause::NoPermission);
         }
         allocation.to_peer.add(body.len());
@@ -94,7 +98,7 @@ impl Server {
             return Verdict::Drop(Cause::UnknownRelay);
         }
         let to = allocation.client;
-        let (head, pad) = if let Some(channel) = allocation.channels.by_peer(peer, now.instant) {
+        let (head, pad) = if let Some(channel) = allocation.channels.hears(peer, now.instant) {
             let Ok(length) = u16::try_from(len) else {
                 return Verdict::Drop(Cause::TooLarge);
             };
@@ -104,13 +108,14 @@ impl Server {
                 0
             };
             (Head::of(channel.header(length)), pad)
-        } else if allocation.permissions.allows(peer.ip(), now.instant) {
+        } else if allocation.permissions.hears(peer.ip(), now.instant) {
             let id = TransactionId(random(&mut self.random));
             let Some(head) = Head::build(|head| data_indication_head(id, peer, len, head)) else {
                 return Verdict::Drop(Cause::TooLarge);
             };
             (head, padding(len))
         } else {
+            allocation.note_unpermitted(peer, now.instant);
             return Verdict::Drop(Cause::NoPermission);
         };
         if allocation.is_away() {

@@ -78,7 +78,7 @@ pub(super) enum Reject {
 }
 
 impl Reject {
-    fn code(self) -> ErrorCode {
+    pub(super) fn code(self) -> ErrorCode {
         match self {
             Self::TryAlternate(_) => ErrorCode::TRY_ALTERNATE,
             Self::BadRequest => ErrorCode::BAD_REQUEST,

@@ -9,16 +9,19 @@ use rand::{RngExt as _, SeedableRng};
 
 use crate::stun::{Class, Kind, Message, Method, ParseError};
 
+use super::account::Past;
 use super::allocation::{Allocation, AllocationId, Allocations, Owner};
 use super::authenticate::User;
 use super::elsewhere::Elsewhere;
 use super::keys;
 use super::nonce::{Nonce, Nonces, Origin};
 use super::offer::Offer;
+use super::refused::Refusals;
 use super::reply_budget::ReplyBudget;
 use super::request::Request;
 use super::response::{self, Reject, Success};
 use super::ticket::Tickets;
+use super::trail::Fact;
 use super::{
     Cause, Census, Client, EndReason, Ended, Event, Family, FiveTuple, NatDiscovery, Now, OnExpiry,
     Quotas, Reach, Relays, Revocations, Settings, TicketKey, Verdict, WorkerId,
@@ -42,6 +45,8 @@ pub struct Server {
     pub(super) tickets: Tickets,
     pub(super) elsewhere: Elsewhere,
     pub(super) events: VecDeque<Event>,
+    pub(super) past: Past,
+    pub(super) refusals: Refusals,
 }
 
 impl Server {
@@ -68,6 +73,8 @@ impl Server {
             tickets: Tickets::new(WorkerId(0), &ticket_key),
             elsewhere: Elsewhere::default(),
             events: VecDeque::new(),
+            past: Past::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -107,6 +114,12 @@ impl Server {
             let Some(allocation) = self.allocations.get_mut(id) else {
                 continue;
             };
+            let permissions = allocation.permissions().iter(now.instant);
+            let permitted = permissions.map(|(peer, _)| peer);
+            let closed: Vec<_> = permitted.filter(|peer| !stays(*peer)).collect();
+            for ip in closed {
+                allocation.note(Fact::Closed { ip }, now.instant);
+            }
             allocation.permissions_mut().retain(stays);
             allocation.retain_connections(relays, |peer| stays(peer.ip()));
             allocation.channels.retain(|peer| stays(peer.ip()));
@@ -174,7 +187,7 @@ impl Server {
             return;
         }
         if allocation.mobility.is_some() {
-            self.departed(id);
+            self.departed(id, now);
         } else {
             self.end(id, EndReason::ConnectionClosed, now, relays);
         }
@@ -281,12 +294,37 @@ impl Server {
                     return Verdict::Elsewhere(worker);
                 }
                 let outcome = self.carry_out(&request, &user, relays);
+                self.note_outcome(&request, &user, &outcome, relays);
                 if matches!(outcome, Ok(Success::Later)) {
                     return Verdict::Later;
                 }
                 Verdict::Reply(response::signed(&outcome, &request, &user, reply))
             }
-            Err(denial) => self.deny(&denial, &request, reply),
+            Err(denial) => {
+                self.note_denial(&request, &denial);
+                self.deny(&denial, &request, reply)
+            }
+        }
+    }
+
+    /// Notes what may be asked about later.
+    fn note_outcome(
+        &mut self,
+        request: &Request<'_>,
+        user: &User<'_>,
+        outcome: &Result<Success, Reject>,
+        relays: &impl Relays,
+    ) {
+        match *outcome {
+            Ok(_) => self.note_done(request),
+            Err(Reject::WrongCredentials) => {
+                self.note_reject(request, user, Reject::WrongCredentials);
+            }
+            Err(reject) => {
+                if !self.note_refusal(request, reject, relays) {
+                    self.note_reject(request, user, reject);
+                }
+            }
         }
     }
 
@@ -329,10 +367,10 @@ impl Server {
     /// The allocation of a client that sends data, to be changed. If the client has moved, the data say that it is
     /// there now.
     #[inline]
-    pub(super) fn allocation_mut(&mut self, client: Client) -> Option<&mut Allocation> {
+    pub(super) fn allocation_mut(&mut self, client: Client, now: Now) -> Option<&mut Allocation> {
         let id = match self.allocations.by_client(&client.five_tuple) {
             Some(id) => id,
-            None => self.arrived(&client.five_tuple)?,
+            None => self.arrived(&client.five_tuple, now)?,
         };
         self.allocations.get_mut(id)
     }
@@ -400,6 +438,7 @@ impl Server {
             relays.close(relay.id);
         }
         self.announce_left(&allocation);
+        self.bury(&allocation, reason, now);
         self.events.push_back(Event::Released(Box::new(Ended {
             session: allocation.birth.session,
             relays: allocation.addresses(),
@@ -435,6 +474,15 @@ impl Server {
     pub(super) fn nonce_origin(&self, request: &Request<'_>, nonce: &[u8]) -> Origin {
         let client = request.from.five_tuple.client;
         self.nonces.check(self.seconds(request.now), client, nonce)
+    }
+
+    /// Whether a request came from where it says: over a connection, or with a nonce that was sent there.
+    pub(super) fn has_proven_address(&self, request: &Request<'_>) -> bool {
+        let nonce = request.message.nonce().and_then(Result::ok);
+        request.from.five_tuple.transport.proves_address()
+            || nonce.is_some_and(|nonce| {
+                matches!(self.nonce_origin(request, nonce), Origin::Ours { .. })
+            })
     }
 
     /// Whether the sender of a request that is not authenticated may have an answer, as far as can be told now.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::allocation::{Allocation, AllocationId};
 use super::keys::NEVER;
@@ -146,7 +146,7 @@ impl Server {
         ended
     }
 
-    fn holder<'a>(&'a self, allocation: &'a Allocation) -> Holder<'a> {
+    pub(super) fn holder<'a>(&'a self, allocation: &'a Allocation) -> Holder<'a> {
         let username = &*allocation.owner.username;
         let users = &self.settings.users;
         Holder {
@@ -159,9 +159,22 @@ impl Server {
         }
     }
 
-    fn session(&self, allocation: &Allocation, now: Now) -> Session {
+    /// The same of a session that may have ended.
+    pub(super) fn holder_of<'a>(&'a self, session: &'a Session) -> Holder<'a> {
+        let users = &self.settings.users;
+        Holder {
+            session: session.id,
+            username: &session.username,
+            issued: users.issued(&session.username).and_then(Result::ok),
+            person: &session.person,
+            credentials_expire: session.credentials_expire,
+            five_tuple: session.five_tuple,
+        }
+    }
+
+    pub(super) fn session(&self, allocation: &Allocation, now: Now) -> Session {
         let username = allocation.owner.username.clone();
-        let until = |end| now_to(end, now);
+        let until = |end| now_to(end, now.instant);
         Session {
             id: allocation.birth.session,
             person: self.settings.users.person(&username).into(),
@@ -201,8 +214,8 @@ fn expiry(allocation: &Allocation) -> Option<u64> {
     (expiry != NEVER).then_some(expiry)
 }
 
-fn now_to(end: std::time::Instant, now: Now) -> Duration {
-    end.saturating_duration_since(now.instant)
+pub(super) fn now_to(end: Instant, now: Instant) -> Duration {
+    end.saturating_duration_since(now)
 }
 
 #[cfg(test)]
