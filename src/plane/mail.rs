@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use super::inquiry::Inquiry;
 use super::moved::Letter;
 use crate::metrics::Cells;
 use crate::turn::{Census, EndReason, Holder, RelayId, Revocations, Sessions, Settings};
@@ -34,6 +35,8 @@ pub(super) enum Mail {
         reason: EndReason,
         to: oneshot::Sender<usize>,
     },
+    /// Tell why calls fail.
+    Ask(Inquiry),
     /// Report what you have counted and what you hold.
     Report(oneshot::Sender<Report>),
     /// End.

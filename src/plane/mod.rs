@@ -11,6 +11,7 @@ mod carry;
 mod deliver;
 mod dtls;
 mod icmp;
+mod inquiry;
 mod listener;
 mod log;
 mod mail;
@@ -41,6 +42,7 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use carry::Carry;
 pub use dtls::{Identity, UnfitKey};
+pub use inquiry::Answers;
 pub use listener::{Adopted, Listen, Web};
 pub use ports::{RelayAddress, RelayRange};
 pub use tls::ByName;

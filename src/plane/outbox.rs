@@ -106,7 +106,19 @@ pub(super) struct Outbox {
     outcomes: Vec<Outcome>,
     /// Answers of this round; the machine appends to it.
     pub(super) replies: Vec<u8>,
+    /// Some of what the kernel would not send to peers, until the machine is told.
+    pub(super) lost: Vec<Lost>,
 }
+
+/// A datagram that the kernel would not send.
+pub(super) struct Lost {
+    pub(super) relay: RelayId,
+    pub(super) peer: IpAddr,
+    pub(super) error: SocketError,
+}
+
+/// How many of them are told of in a round.
+const MOST_LOST: usize = 16;
 
 impl Outbox {
     pub(super) fn new() -> Self {
@@ -116,6 +128,7 @@ impl Outbox {
             outlet: Outlet::new(),
             outcomes: Vec::with_capacity(BATCH),
             replies: Vec::with_capacity(BATCH * 128),
+            lost: Vec::new(),
         }
     }
 
@@ -134,6 +147,7 @@ impl Outbox {
             outlet,
             outcomes,
             replies,
+            lost,
         } = self;
         for group in order.chunk_by(|a, b| a >> 32 == b >> 32) {
             let first = entry(entries, group[0]);
@@ -157,7 +171,7 @@ impl Outbox {
                         Some(v4) => with_dont_fragment(socket, v4, send),
                         None => send(),
                     }
-                    batch.count(outcomes, cells);
+                    batch.count(outcomes, cells, lost);
                 }
             }
         }
@@ -207,7 +221,7 @@ impl Batch<'_> {
         }
     }
 
-    fn count(&self, outcomes: &[Outcome], cells: &mut Cells) {
+    fn count(&self, outcomes: &[Outcome], cells: &mut Cells, lost: &mut Vec<Lost>) {
         for (outcome, key) in outcomes.iter().zip(self.chunk) {
             let entry = entry(self.entries, *key);
             match (outcome, entry.counted) {
@@ -217,7 +231,14 @@ impl Batch<'_> {
                 (None, Counted::Answer) => {}
                 // ENETUNREACH, ECONNREFUSED, EPERM, ENOBUFS, EMSGSIZE and the rest cost this datagram.
                 (Some(errno), _) => {
-                    cells.socket_error(SocketError::of(&std::io::Error::from_raw_os_error(*errno)));
+                    let error = SocketError::of(&std::io::Error::from_raw_os_error(*errno));
+                    cells.socket_error(error);
+                    if let By::Relay(relay) = entry.by
+                        && lost.len() < MOST_LOST
+                    {
+                        let peer = entry.to.ip();
+                        lost.push(Lost { relay, peer, error });
+                    }
                 }
             }
         }

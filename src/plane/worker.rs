@@ -43,7 +43,7 @@ const RELAY_BATCH: u16 = 4;
 const RELAY_BURST: u16 = 32;
 
 /// How many sessions are looked at between two rounds.
-const PAGE: usize = 1024;
+pub(super) const PAGE: usize = 1024;
 
 /// A listening TCP socket.
 pub(super) struct Acceptor {
@@ -122,6 +122,9 @@ impl Worker<'_> {
         loop {
             let wake = self.wait(mailbox, now.instant).await;
             now = read_clock();
+            if !self.outbox.lost.is_empty() {
+                self.tell_lost(now);
+            }
             match wake {
                 Wake::Mail(Mail::Stop) | Wake::Orphaned => return,
                 Wake::Mail(mail) => self.open_mail(now, mail),
@@ -385,6 +388,7 @@ impl Worker<'_> {
                 let relays = &mut self.sockets;
                 let _ = to.send(self.server.end_sessions(now, reason, which, relays));
             }
+            Mail::Ask(inquiry) => self.answer_inquiry(now, inquiry),
             Mail::Report(to) => {
                 self.sockets.connections.count(self.cells);
                 self.streams.count(self.cells);
