@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  4   main ─▶ cli ─▶ daemon ─▶ config  credential  systemd     wires once; says what it does to people
-//!  3                  http ─▶ pages                             pages for operators; sees workers through a handle
+//!  3                  http ─▶ pages  explain                    pages for operators; what is noted of a call, in words
 //!  2                  plane                                     threads, sockets, the kernel; the only unsafe code
 //!  1                  turn       metrics                        the protocol as a value; counters
 //!  0                  stun                                      bytes
@@ -16,6 +16,7 @@
 //! - [`metrics`] are the counters that a worker owns.
 //! - `plane` runs one machine per core, each with sockets of its own, and shares as little as it can.
 //! - `http` shows what they counted, and whether they live; `pages` are those that people open in a browser.
+//! - `explain` says in words why a call fails.
 //! - `config` makes settings of text. It points at the parts; no part sees it.
 //! - `credential` mints what clients log in with; `systemd` talks to the service manager; `daemon` wires all of it.
 //!
@@ -42,5 +43,7 @@ pub mod config;
 pub mod credential;
 #[cfg(feature = "server")]
 pub mod daemon;
+#[cfg(feature = "server")]
+pub mod explain;
 #[cfg(feature = "server")]
 pub mod systemd;

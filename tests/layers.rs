@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A part of the crate, and the parts that it may name.
-const LAYERS: [(&str, &[&str]); 12] = [
+const LAYERS: &[(&str, &[&str])] = &[
     ("stun", &[]),
     ("turn", &["stun"]),
     ("metrics", &["stun", "turn"]),
     ("plane", &["stun", "turn", "metrics"]),
+    ("explain", &["stun", "turn"]),
     ("pages", &[]),
     ("http", &["metrics", "pages", "plane", "turn"]),
     ("config", &["plane", "turn"]),

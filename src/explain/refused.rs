@@ -1,0 +1,310 @@
+//! Who was refused, and why.
+
+use super::words::{counted, name, span, times};
+use super::{Finding, rank};
+use crate::stun::Method;
+use crate::turn::{Account, Limit, Rebuff, Refusal, Why};
+
+/// How far credentials may have expired and still be taken, in seconds.
+const TOLERANCE: u64 = 60;
+
+pub(super) fn findings(refused: &[Rebuff], sessions: &[Account], now: u64) -> Vec<Finding> {
+    refused
+        .iter()
+        .map(|one| {
+            let words = words(one);
+            let ago = now.saturating_sub(one.last);
+            let when = if ago < 2 {
+                "just now".to_owned()
+            } else {
+                format!("{} ago", span(ago))
+            };
+            let Rebuff {
+                five_tuple,
+                method,
+                code,
+                count,
+                ..
+            } = one;
+            Finding {
+                cause: words.cause.to_owned(),
+                rank: if is_over(one, sessions, now) {
+                    rank::HARMLESS
+                } else {
+                    rank::REFUSED
+                },
+                session: None,
+                what: format!(
+                    "{} The client at {} was answered {code} to {}, {}, last {when}.",
+                    words.what,
+                    five_tuple.client,
+                    method_word(*method),
+                    times(*count)
+                ),
+                remedy: words.remedy,
+            }
+        })
+        .collect()
+}
+
+/// Whether the same user has been let in since.
+fn is_over(refused: &Rebuff, sessions: &[Account], now: u64) -> bool {
+    sessions.iter().any(|account| {
+        let since_end = account.ended.map_or(0, |(_, ago)| ago.as_secs());
+        let began = now.saturating_sub(account.session.age.as_secs() + since_end);
+        account.session.five_tuple.client.ip() == refused.five_tuple.client.ip()
+            && account.session.username.starts_with(&refused.username)
+            && began >= refused.last
+    })
+}
+
+struct Words {
+    cause: &'static str,
+    what: String,
+    remedy: String,
+}
+
+fn words(refused: &Rebuff) -> Words {
+    let user = name(&refused.username);
+    match &refused.why {
+        Why::Expired { ago, issued_for } => expired(&user, *ago, *issued_for),
+        Why::Realm { theirs } => Words {
+            cause: "realm",
+            what: format!(
+                "The client signed for the realm `{}`, which is not this server's.",
+                name(theirs)
+            ),
+            remedy: "Set `realm` under [server] to what the client's credentials are made for, or let the client take \
+                     the realm from the server's first answer, as most do."
+                .to_owned(),
+        },
+        Why::UnknownSecret => Words {
+            cause: "unknown_secret",
+            what: format!(
+                "The credential `{user}` says that the secret `{}` vouches for it, and this server has no secret of \
+                 that id with claims.",
+                secret_id(&refused.username)
+            ),
+            remedy: "Add the secret under that id, with claims = true, to `secrets` under [auth] and reload, or let \
+                     the token service issue with one that is there. After a rotation the old secret has to stay for \
+                     as long as its credentials live."
+                .to_owned(),
+        },
+        Why::Login(refusal) => login(&user, &refused.username, *refusal),
+        Why::Quota { limit, has, most } => quota(&user, *limit, *has, *most),
+        Why::Draining => Words {
+            cause: "draining",
+            what: "This server drains: it takes no new allocations.".to_owned(),
+            remedy: "End the drain, or send new clients to another server.".to_owned(),
+        },
+        Why::NoAllocation => Words {
+            cause: "no_allocation",
+            what: format!("`{user}` asked for something about an allocation that is not there."),
+            remedy: "It has ended (see below, if that was lately), the server was started anew, or the client now \
+                     comes from another address: its NAT has given it another port, or it has changed networks. With \
+                     `mobility` under [server], clients that can may keep theirs."
+                .to_owned(),
+        },
+        Why::Other => by_code(&user, refused),
+    }
+}
+
+fn expired(user: &str, ago: u64, issued_for: Option<u64>) -> Words {
+    let issued = issued_for.map_or_else(String::new, |seconds| {
+        format!(", and was issued for {}", span(seconds))
+    });
+    Words {
+        cause: "credential_expired",
+        what: format!(
+            "The credential `{user}` expired {} ago by this server's clock{issued} (up to {TOLERANCE} s are forgiven).",
+            span(ago)
+        ),
+        remedy: "If it was handed out just now, the clock of the token service is behind, or this server's is ahead: \
+                 compare `date -u` on both, and let NTP keep them. Otherwise the client used it for too long: fetch a \
+                 new one before the end, or issue it for longer."
+            .to_owned(),
+    }
+}
+
+fn login(user: &str, username: &[u8], refusal: Refusal) -> Words {
+    let is_timed = username
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count()
+        > 0
+        && username.contains(&b':');
+    let (cause, what, remedy) = match refusal {
+        Refusal::Integrity if is_timed => (
+            "wrong_secret",
+            format!(
+                "The password of `{user}` is not the one that a secret of this server makes for it."
+            ),
+            "Token service and server do not share the secret: compare the files byte for byte (a newline at the end \
+             is not part of it here), and the hash (sha1 or sha256). The password is base64(HMAC(secret, username)), \
+             of the whole username.",
+        ),
+        Refusal::Integrity => (
+            "wrong_password",
+            format!("The password of `{user}` is wrong."),
+            "Compare what the client has with the password_file of this user under [auth].",
+        ),
+        Refusal::UnknownUser => (
+            "unknown_user",
+            format!(
+                "There is no user `{user}`, and the name is none that a shared secret could vouch for."
+            ),
+            "Names of time-limited credentials begin with the second in which they end, as in `1800000000:alice`; \
+             others have to be among `users` under [auth].",
+        ),
+        Refusal::Claims => (
+            "bad_claims",
+            format!(
+                "The credential `{user}` makes claims that this server does not know, or makes one twice."
+            ),
+            "The token service writes them otherwise than this version reads them: bring both to the same version.",
+        ),
+        Refusal::Token => (
+            "bad_token",
+            "The access token is not for this server, has no key here, or was changed.".to_owned(),
+            "Compare server_name and keys under [auth.oauth] with those of the authorization server.",
+        ),
+        Refusal::Expired => (
+            "token_expired",
+            "The access token has expired.".to_owned(),
+            "The client has to fetch a new one before the old one ends.",
+        ),
+        Refusal::Revoked => (
+            "revoked",
+            format!("The credential `{user}`, its user or its tenant has been revoked."),
+            "The client needs a new credential from the token service, if it is to have one. Who revoked it stands in \
+             the log of revocations.",
+        ),
+        Refusal::Algorithm => (
+            "algorithm",
+            format!("`{user}` chose a password algorithm that was not offered."),
+            "The client does not do what `password_algorithms` asks for, or somebody in between has changed the \
+             server's offer.",
+        ),
+        Refusal::Incomplete => (
+            "incomplete",
+            "The request is signed, but does not say by whom, or for which realm.".to_owned(),
+            "The client is broken, or speaks the short-term credentials of ICE to a TURN server: it must send USERNAME, \
+             REALM and NONCE.",
+        ),
+        Refusal::NoIntegrity | Refusal::StaleNonce | Refusal::WrongUser => (
+            "refused",
+            format!("`{user}` was refused ({}).", refusal.label()),
+            "The client should try again with what the answer tells it.",
+        ),
+    };
+    Words {
+        cause,
+        what,
+        remedy: remedy.to_owned(),
+    }
+}
+
+fn quota(user: &str, limit: Limit, has: u32, most: u32) -> Words {
+    let has = counted(has.into(), "allocation");
+    let (cause, what, key) = match limit {
+        Limit::User => (
+            "user_quota",
+            format!("The user `{user}` has {has}, and may have {most}."),
+            "per_user",
+        ),
+        Limit::Client => (
+            "client_quota",
+            format!("The network of this client has {has}, and may have {most}."),
+            "per_client",
+        ),
+        Limit::Total => (
+            "total_quota",
+            format!("This server has {has}, and may have {most}."),
+            "total",
+        ),
+    };
+    Words {
+        cause,
+        what,
+        remedy: format!(
+            "`{key}` under [limits] says so. A browser takes one allocation for each server URL and network interface; \
+             those of closed pages live on until they expire. Give clients fewer URLs, or raise the limit."
+        ),
+    }
+}
+
+fn by_code(user: &str, refused: &Rebuff) -> Words {
+    let (cause, what, remedy) = match refused.code {
+        441 => (
+            "wrong_user",
+            format!(
+                "`{user}` asked about an allocation that another user made from the same client address."
+            ),
+            "The client has changed credentials in the middle of a session: it has to allocate anew with the new ones.",
+        ),
+        442 => (
+            "relay_transport",
+            format!("`{user}` wants a relay that speaks something else than UDP."),
+            "TCP relays have to be turned on: `enabled` under [tcp_relay]. WebRTC needs none.",
+        ),
+        440 => (
+            "relay_family",
+            format!(
+                "`{user}` wants a relay of an address family that this server does not relay from."
+            ),
+            "Add an address of that family to `addresses` under [relay].",
+        ),
+        508 => (
+            "no_capacity",
+            "No relay could be opened.".to_owned(),
+            "All ports of `ports` under [relay] are taken, or the process has no descriptors left (`ulimit -n`, \
+             LimitNOFILE=).",
+        ),
+        486 => (
+            "quota",
+            format!("`{user}` has reached a limit."),
+            "Look at [limits], and at what the credential claims.",
+        ),
+        403 => (
+            "client_forbidden",
+            "The client comes from an address that no client may have (6to4 or Teredo).".to_owned(),
+            "It has to come from its real IPv4 or IPv6 address.",
+        ),
+        420 => (
+            "unknown_attribute",
+            "The request has an attribute that must be understood and is not.".to_owned(),
+            "The client uses an extension that this server does not know, and says that it cannot do without.",
+        ),
+        _ => (
+            "bad_request",
+            "The request contradicts itself or lacks something.".to_owned(),
+            "The client is broken: capture its packets (UDP port of the listener) and look at the attributes.",
+        ),
+    };
+    Words {
+        cause,
+        what,
+        remedy: remedy.to_owned(),
+    }
+}
+
+/// The id of a secret that a name with claims gives.
+fn secret_id(username: &[u8]) -> String {
+    let rest = username.splitn(2, |byte| *byte == b':').nth(1);
+    let id = rest.and_then(|rest| rest.split(|byte| *byte == b'~').next());
+    name(id.unwrap_or_default())
+}
+
+/// The name of a request.
+pub(super) fn method_word(method: Method) -> &'static str {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "methods are open")]
+    match method {
+        Method::ALLOCATE => "Allocate",
+        Method::REFRESH => "Refresh",
+        Method::CREATE_PERMISSION => "CreatePermission",
+        Method::CHANNEL_BIND => "ChannelBind",
+        Method::CONNECT => "Connect",
+        Method::CONNECTION_BIND => "ConnectionBind",
+        _ => "a request",
+    }
+}
