@@ -64,7 +64,7 @@ pub use five_tuple::{Client, Family, FiveTuple, Path, Transport};
 pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
 pub use oauth::{ThirdParty, TokenAlgorithm, TokenKey};
 pub use offer::{ListenerAlgorithms, PasswordAlgorithms};
-pub use peers::{Closes, Peers, Range, Rule};
+pub use peers::{Closes, Extent, Peers, Range, Rule};
 pub use question::Question;
 pub use quota::{Limit, Quotas};
 pub use redirect::Redirect;

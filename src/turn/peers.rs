@@ -16,6 +16,8 @@
 //! An operator opens prefixes one by one with `allow`, and closes more with `deny`, which always wins. There is no
 //! switch that opens everything, and a prefix is a prefix: no address ranges.
 
+mod extent;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
@@ -23,6 +25,8 @@ use ipnet::IpNet;
 use super::response::Reject;
 use super::verdict::labels;
 use super::{Reach, Relays};
+
+pub use extent::Extent;
 
 /// Which peers may be reached. The default is the default-deny policy without exceptions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
