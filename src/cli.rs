@@ -1,5 +1,7 @@
 //! The commands, and what they print.
 
+mod import;
+
 use std::env;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -90,6 +92,10 @@ enum Command {
     ///
     /// For example: (umask 077; turnd genkey > /etc/turnd/auth-secret)
     Genkey,
+    /// Make a configuration out of another server's
+    ///
+    /// For example: turnd import coturn /etc/turnserver.conf > turnd.toml
+    Import(import::Import),
 }
 
 #[derive(Debug, Args)]
@@ -127,6 +133,7 @@ impl Cli {
                 Ok(secret) => print(&format!("{}\n", *secret)),
                 Err(error) => fail(&format!("error: {error}")),
             },
+            Command::Import(import) => import.run(),
         }
     }
 }

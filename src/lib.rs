@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!  4   main ─▶ cli ─▶ daemon ─▶ config  credential  systemd     wires once; says what it does to people
+//!               └──▶ import ─▶ config                          from other servers' configurations
 //!  3                  http ─▶ pages  explain                    pages for operators; what is noted of a call, in words
 //!  2                  plane                                     threads, sockets, the kernel; the only unsafe code
 //!  1                  turn       metrics                        the protocol as a value; counters
@@ -18,6 +19,7 @@
 //! - `http` shows what they counted, and whether they live; `pages` are those that people open in a browser.
 //! - `explain` says in words why a call fails.
 //! - `config` makes settings of text. It points at the parts; no part sees it.
+//! - `import` makes a configuration of coturn's.
 //! - `credential` mints what clients log in with; `systemd` talks to the service manager; `daemon` wires all of it.
 //!
 //! A packet's way: `plane::worker` receives it, [`turn::Server`] judges it, `plane` sends what the verdict says.
@@ -45,5 +47,7 @@ pub mod credential;
 pub mod daemon;
 #[cfg(feature = "server")]
 pub mod explain;
+#[cfg(feature = "server")]
+pub mod import;
 #[cfg(feature = "server")]
 pub mod systemd;

@@ -31,7 +31,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "turn",
         ],
     ),
-    ("cli", &["config", "credential", "daemon"]),
+    ("import", &["config", "turn"]),
+    ("cli", &["config", "credential", "daemon", "import"]),
     ("main", &["cli"]),
 ];
 

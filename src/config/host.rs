@@ -54,6 +54,11 @@ impl Host {
         }
     }
 
+    /// The addresses that packets to the world leave from, at most one of each family.
+    pub fn relay_addresses() -> Vec<IpAddr> {
+        relay_addresses().0
+    }
+
     /// Can a socket be bound to this address? In doubt, as when a unit forbids the port, the answer is yes.
     pub fn has_address(address: IpAddr) -> bool {
         match UdpSocket::bind((address, 0)) {

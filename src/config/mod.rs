@@ -46,8 +46,10 @@ pub use assemble::{Loaded, Parts, load};
 pub use certificate::{CertificateFiles, Stamp};
 pub use document::{ENVIRONMENT_PREFIX, Sources};
 pub use host::{FoundBy, Host, unix_now};
+pub(crate) use problem::nearest;
 pub use problem::{Complaint, Problem, Report, Severity};
 pub use secrets::{Secret, StateDirectory, generate, password_weakness};
+pub(crate) use show::text as toml_text;
 pub use tls::{Certificate, Tls};
 pub use values::{duration, show_duration};
 
@@ -266,6 +268,16 @@ pub(crate) fn read(sources: &Sources) -> (Config, Report) {
     };
     let config = schema::read(&table, &notes);
     (config, notes.report.into_inner())
+}
+
+/// Whether a static user may have this name.
+pub(crate) fn is_username(name: &str) -> bool {
+    schema::username(name).is_ok()
+}
+
+/// Whether this can be the realm.
+pub(crate) fn is_realm(name: &str) -> bool {
+    schema::realm(name).is_ok()
 }
 
 /// Every key there is, as `relay.ports`.

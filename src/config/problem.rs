@@ -251,7 +251,7 @@ impl fmt::Display for Report {
 }
 
 /// The known word that is nearest to what was written, if any is near enough to be meant.
-pub(super) fn nearest<'a>(
+pub(crate) fn nearest<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -292,7 +292,7 @@ fn path(path: &Path) -> String {
 }
 
 /// A TOML string.
-fn text(text: &str) -> String {
+pub(crate) fn text(text: &str) -> String {
     let mut quoted = String::from('"');
     for letter in text.chars() {
         match letter {

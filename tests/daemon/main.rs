@@ -1,6 +1,7 @@
 //! The binary as a process: what it tells the service manager, the operator and the log, and how it ends.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod import;
 mod process;
 #[path = "../wire/mod.rs"]
 mod wire;

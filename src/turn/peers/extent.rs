@@ -23,7 +23,10 @@ impl Extent {
     pub fn by_default(prefix: &IpNet) -> Self {
         let IpNet::V6(v6) = prefix else {
             let tables = [SPECIAL_V4, ALWAYS_V4, &[RELAY_6TO4]];
-            let closed = tables.into_iter().flatten().map(|((bits, len), _)| (u128::from(*bits), *len));
+            let closed = tables
+                .into_iter()
+                .flatten()
+                .map(|((bits, len), _)| (u128::from(*bits), *len));
             return Self::judge(prefix, closed);
         };
         let global = overlap(prefix, GLOBAL_V6.0);
