@@ -4,6 +4,7 @@
 //! [`Snapshot`]. Labels come from closed enums only, so that no client can make the page grow by what it sends.
 //! Names and text of the page are made in `http::page`, from a snapshot; nothing here knows of a page.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::ops::AddAssign;
 
@@ -425,6 +426,8 @@ pub struct Snapshot {
     pub census: Census,
     /// Connections between TCP relays and peers, in use or waiting for their client.
     pub peer_connections: u64,
+    /// How many Allocate requests each shared secret in force has vouched for, by the operator's names of them.
+    pub secret_uses: BTreeMap<String, u64>,
     /// How often each limit stood against an allocation.
     pub rejected: [u64; Limit::ALL.len()],
     /// The relay ports.

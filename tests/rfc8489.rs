@@ -816,6 +816,42 @@ fn every_secret_vouches_with_its_own_algorithm() {
     assert_eq!(answer.told.refusal, Some(Refusal::Integrity));
 }
 
+/// An operator sees when the old one of two secrets is not used any more; one that has gone is not counted.
+#[test]
+fn what_each_secret_vouched_for_is_counted() {
+    use turnd::turn::{SecretAlgorithm, SharedSecret, Users};
+    let south = || SharedSecret::new("south", b"south", SecretAlgorithm::Sha1);
+    let mut turn = Turn::with(|settings| settings.users.add_secret(south()).unwrap());
+    let uses = |turn: &Turn| -> Vec<(String, u64)> {
+        let uses = turn.server.secret_uses();
+        uses.map(|(id, uses)| (id.to_owned(), uses)).collect()
+    };
+    let counted = |north, south| vec![("north".to_owned(), north), ("south".to_owned(), south)];
+    let mut north = vouched("cyd", UNIX + 60, udp("198.51.100.3:1"));
+    assert_eq!(north.allocate(&mut turn).code(), 0);
+    assert_eq!(north.permit(&mut turn, &[PEER]), 0);
+    assert_eq!(uses(&turn), counted(1, 0), "only Allocate counts");
+    let name = format!("{}:dan", UNIX + 60);
+    for port in 1..=3 {
+        let from = udp(&format!("198.51.100.4:{port}"));
+        let password = south().password(name.as_bytes());
+        let mut user = User::new(&name, &password, from);
+        assert_eq!(user.allocate(&mut turn).code(), 0);
+    }
+    User::new(&name, "guess", udp("198.51.100.5:1")).allocate(&mut turn);
+    User::new("ann", "ann-pw", udp("198.51.100.6:1")).allocate(&mut turn);
+    assert_eq!(uses(&turn), counted(1, 3));
+    turn.reload(|settings| {
+        let mut users = Users::new("turnd");
+        users.add_secret(south()).unwrap();
+        let other = SharedSecret::new("other", b"x", SecretAlgorithm::Sha1);
+        users.add_secret(other).unwrap();
+        settings.users = users;
+    });
+    let kept = [("south".to_owned(), 3), ("other".to_owned(), 0)];
+    assert_eq!(uses(&turn), kept);
+}
+
 /// Nothing over UDP, both over TCP, SHA-256 alone over TLS.
 fn offers_by_transport(settings: &mut Settings) {
     let offers = [

@@ -215,6 +215,7 @@ async fn readiness(State(source): State<Source>) -> (StatusCode, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::future::pending;
     use std::sync::atomic::AtomicUsize;
 
@@ -284,7 +285,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_page_has_a_help_and_a_type_for_every_metric_and_closed_labels_only() {
-        let source = Source::new(0, Arc::default(), || async { Snapshot::default() });
+        let secret_uses = BTreeMap::from([("main".to_owned(), 7)]);
+        let snapshot = Snapshot {
+            secret_uses,
+            ..Snapshot::default()
+        };
+        let source = Source::new(0, Arc::default(), move || {
+            let snapshot = snapshot.clone();
+            async { snapshot }
+        });
         let (_, page) = text(metrics(State(source)).await).await;
         let names: Vec<&str> = page
             .lines()
@@ -299,6 +308,7 @@ mod tests {
         ] {
             assert!(names.contains(&name), "{name}");
         }
+        assert!(page.contains("\nturn_auth_secret_used_total{id=\"main\"} 7\n"));
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap();
             let is_known = |suffix: &str| {
@@ -323,6 +333,7 @@ mod tests {
                     "limit",
                     "le",
                     "version",
+                    "id",
                 ];
                 assert!(known.contains(&label.split('=').next().unwrap()), "{line}");
             }

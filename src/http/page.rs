@@ -1,5 +1,6 @@
 //! The text of `/metrics`: a snapshot under the names that dashboards know. Add a metric here, and where it happens.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use prometheus::TextEncoder;
@@ -21,6 +22,7 @@ pub(super) fn render(snapshot: &Snapshot, status: &Status) -> prometheus::Result
     page.census(&snapshot.census);
     page.traffic(&snapshot.cells);
     page.requests(&snapshot.cells);
+    page.secrets(&snapshot.secret_uses);
     page.quotas(snapshot);
     page.sockets(&snapshot.cells);
     page.dtls(&snapshot.cells.dtls);
@@ -151,6 +153,18 @@ impl Page {
             help,
             cells.passed_on as f64,
         );
+    }
+
+    /// The names are the operator's: nobody else adds to them.
+    fn secrets(&mut self, uses: &BTreeMap<String, u64>) {
+        let help = "Allocate requests that each shared secret in force has vouched for.";
+        let mut family = Series::counter("turn_auth_secret_used_total", help);
+        for (id, uses) in uses {
+            family.add(&[("id", id)], *uses as f64);
+        }
+        if !uses.is_empty() {
+            self.push(family);
+        }
     }
 
     fn quotas(&mut self, snapshot: &Snapshot) {

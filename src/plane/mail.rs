@@ -49,6 +49,8 @@ pub(super) struct Report {
     pub(super) census: Census,
     /// Connections between TCP relays and peers.
     pub(super) peer_connections: u64,
+    /// How many logins each shared secret has vouched for.
+    pub(super) secret_uses: Vec<(String, u64)>,
 }
 
 /// What one worker hands over to another.

@@ -231,9 +231,13 @@ impl Handle {
                 cells,
                 census,
                 peer_connections,
+                secret_uses,
             })) = tokio::time::timeout_at(deadline, report).await
             {
                 snapshot.peer_connections += peer_connections;
+                for (id, uses) in secret_uses {
+                    *snapshot.secret_uses.entry(id).or_default() += uses;
+                }
                 snapshot.cells += &cells;
                 snapshot.census += census;
                 snapshot.workers += 1;

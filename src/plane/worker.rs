@@ -397,11 +397,17 @@ impl Worker<'_> {
                     cells: self.cells.clone(),
                     census: self.server.census(now),
                     peer_connections: self.sockets.connections.open() as u64,
+                    secret_uses: self.secret_uses(),
                 };
                 let _ = to.send(report);
             }
             Mail::Stop => {}
         }
+    }
+
+    fn secret_uses(&self) -> Vec<(String, u64)> {
+        let uses = self.server.secret_uses();
+        uses.map(|(id, uses)| (id.to_owned(), uses)).collect()
     }
 
     /// What is due by time, and what the machine has to tell.

@@ -20,6 +20,8 @@ pub(super) struct User<'a> {
     pub(super) expiry: u64,
     /// Of a user whom an access token stands for.
     pub(super) grant: Option<Grant>,
+    /// The place of the shared secret that vouches for the credentials, where that was looked at.
+    pub(super) secret: Option<usize>,
 }
 
 impl User<'_> {
@@ -100,6 +102,7 @@ impl Server {
             integrity,
             expiry: login.expiry,
             grant: login.grant,
+            secret: login.secret,
         })
     }
 
@@ -170,8 +173,8 @@ impl Server {
                     && owner.key.algorithm() == algorithm
                     && (self.is_current(owner.settings) || !judges_expiry(request))
             });
-        let key = match known {
-            Some(owner) if message.verify(&owner.key) => owner.key.clone(),
+        let (key, secret) = match known {
+            Some(owner) if message.verify(&owner.key) => (owner.key.clone(), None),
             Some(_) => return Err(Refusal::Integrity),
             None => {
                 let looked_up = request.settings.users.verify(message, name, algorithm);
@@ -190,6 +193,7 @@ impl Server {
             key,
             expiry,
             grant: None,
+            secret,
         })
     }
 
@@ -216,6 +220,7 @@ impl Server {
                 token: self.quotas.owner(sealed),
                 life: token.life,
             }),
+            secret: None,
         })
     }
 
@@ -241,6 +246,7 @@ impl Server {
             key: owner.key.clone(),
             expiry: owner.expiry,
             grant,
+            secret: None,
         })
     }
 }
@@ -269,6 +275,7 @@ struct Login {
     key: Key,
     expiry: u64,
     grant: Option<Grant>,
+    secret: Option<usize>,
 }
 
 /// The answer to a request whose sender is not known: 401, but 420 for a token that was not asked for, with which

@@ -81,7 +81,13 @@ impl Users {
         self.by_hash.get(hash).map(|name| &**name)
     }
 
-    /// The key with which `message` is signed, if it is one of the user's.
+    /// The operator's names of the shared secrets, in their order.
+    pub fn secret_ids(&self) -> impl Iterator<Item = &str> + '_ {
+        self.secrets.iter().map(SharedSecret::id)
+    }
+
+    /// The key with which `message` is signed, if it is one of the user's, and the place of the secret that vouches for
+    /// it.
     ///
     /// Takes as long for a user who does not exist as for one who does.
     ///
@@ -92,11 +98,11 @@ impl Users {
         message: &Message<'_>,
         username: &[u8],
         algorithm: PasswordAlgorithm,
-    ) -> Result<Key, Mismatch> {
+    ) -> Result<(Key, Option<usize>), Mismatch> {
         if let Some(keys) = self.fixed.get(username) {
             let key = keys.with(algorithm);
             return if message.verify(key) {
-                Ok(key.clone())
+                Ok((key.clone(), None))
             } else {
                 Err(Mismatch::Integrity)
             };
@@ -106,13 +112,16 @@ impl Users {
             return Err(Mismatch::User);
         }
         let named = self.named_secret(username);
-        let secrets = named.map_or(&self.secrets[..], std::slice::from_ref);
-        for secret in secrets {
+        let may = |secret: &SharedSecret| named.is_none_or(|named| std::ptr::eq(named, secret));
+        for (place, secret) in self.secrets.iter().enumerate() {
+            if !may(secret) {
+                continue;
+            }
             let key = self.derive(algorithm, username, secret.password(username).as_bytes());
             if message.verify(&key) {
                 return match self.issued(username) {
                     Some(Err(BadClaims)) => Err(Mismatch::Claims),
-                    Some(Ok(_)) | None => Ok(key),
+                    Some(Ok(_)) | None => Ok((key, Some(place))),
                 };
             }
         }

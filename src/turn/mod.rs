@@ -45,6 +45,7 @@ mod reply_budget;
 mod request;
 mod response;
 mod revocation;
+mod secret_use;
 mod server;
 mod session;
 mod settings;

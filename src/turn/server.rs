@@ -20,6 +20,7 @@ use super::refused::Refusals;
 use super::reply_budget::ReplyBudget;
 use super::request::Request;
 use super::response::{self, Reject, Success};
+use super::secret_use::SecretUses;
 use super::ticket::Tickets;
 use super::trail::Fact;
 use super::{
@@ -41,6 +42,7 @@ pub struct Server {
     pub(super) random: StdRng,
     pub(super) draining: bool,
     pub(super) revocations: Arc<Revocations>,
+    pub(super) secret_uses: SecretUses,
     pub(super) allocations: Allocations,
     pub(super) tickets: Tickets,
     pub(super) elsewhere: Elsewhere,
@@ -69,6 +71,7 @@ impl Server {
             random,
             draining: false,
             revocations: Arc::default(),
+            secret_uses: SecretUses::default(),
             allocations: Allocations::default(),
             tickets: Tickets::new(WorkerId(0), &ticket_key),
             elsewhere: Elsewhere::default(),
@@ -102,6 +105,7 @@ impl Server {
         let new = Arc::clone(&self.settings);
         self.generation = self.generation.wrapping_add(1);
         self.nonces = Nonces::new(&new.nonce_keys);
+        self.secret_uses = self.secret_uses.of_others(&old.users, &new.users);
         if old.limits.unauthenticated_replies != new.limits.unauthenticated_replies {
             let rate = new.limits.unauthenticated_replies;
             self.budget = ReplyBudget::new(rate, now.instant);
@@ -292,6 +296,9 @@ impl Server {
             Ok(user) => {
                 if let Some(worker) = self.home(&request) {
                     return Verdict::Elsewhere(worker);
+                }
+                if message.method() == Method::ALLOCATE {
+                    self.secret_uses.count(&user);
                 }
                 let outcome = self.carry_out(&request, &user, relays);
                 self.note_outcome(&request, &user, &outcome, relays);
