@@ -9,6 +9,8 @@
 mod inside;
 #[path = "clients/nat.rs"]
 mod nat;
+#[path = "clients/pages.rs"]
+mod pages;
 #[path = "clients/peer.rs"]
 mod peer;
 #[path = "clients/redirect.rs"]

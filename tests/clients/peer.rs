@@ -200,7 +200,7 @@ fn only_relayed(reply: &Value) {
 }
 
 /// Makes the browser trust the rig's authority, as an operator of a private one would.
-fn trust_authority(rig: &Rig) {
+pub(crate) fn trust_authority(rig: &Rig) {
     let database = rig.dir().join(".pki/nssdb");
     if !database.exists() {
         std::fs::create_dir_all(&database).expect("the rig's directory is writable");
