@@ -29,10 +29,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Certificate, Config, Host, Loaded, Parts, Problem, Sources};
+use crate::events;
 use crate::http::{self, Status};
 use crate::plane::{self, Adopted, Handle};
 use crate::systemd;
-use crate::turn::Transport;
+use crate::turn::{EndReason, Transport};
 use certificate::{Change, Watched};
 use logging::Logging;
 use signals::{Signal, Signals};
@@ -76,6 +77,14 @@ impl Refusal {
         Self {
             what: error.to_string(),
             remedy: remedy(error.reason()),
+        }
+    }
+
+    fn events(error: &io::Error) -> Self {
+        Self {
+            what: format!("cannot keep books of sessions: {error}"),
+            remedy: "look at file and webhook under [events]: the directories must be there, and turnd must be allowed \
+                     to write to them",
         }
     }
 
@@ -183,6 +192,13 @@ async fn serve(
         .as_ref()
         .and_then(|listener| listener.local_addr().ok());
     let plane = start_plane(&parts, &adopted)?;
+    let books = match &parts.events {
+        Some(settings) => Some(
+            events::start(settings, &plane, &status.events_lost)
+                .map_err(|error| Refusal::events(&error))?,
+        ),
+        None => None,
+    };
     let (asked, workers) = (plane.clone(), parts.plane.workers);
     let source = http::Source::new(workers, Arc::clone(&status), move || {
         let plane = asked.clone();
@@ -214,7 +230,17 @@ async fn serve(
     daemon.tell_ready(&parts, greeted_at);
     daemon.until_stopped().await;
     daemon.drain().await;
+    if books.is_some() {
+        // Or nobody would be told what they relayed.
+        daemon
+            .plane
+            .end_sessions(EndReason::Stopped, |_| true)
+            .await;
+    }
     stop(daemon.plane);
+    if let Some(books) = books {
+        books.finish();
+    }
     info!("stopped");
     Ok(())
 }

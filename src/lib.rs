@@ -5,7 +5,7 @@
 //! ```text
 //!  4   main ─▶ cli ─▶ daemon ─▶ config  credential  systemd     wires once; says what it does to people
 //!               └──▶ import ─▶ config                          from other servers' configurations
-//!  3                  http ─▶ pages  explain                    pages for operators; what is noted of a call, in words
+//!  3                  http ─▶ pages  explain  events            pages for operators; what is noted of a call, in words
 //!  2                  plane                                     threads, sockets, the kernel; the only unsafe code
 //!  1                  turn       metrics                        the protocol as a value; counters
 //!  0                  stun                                      bytes
@@ -17,7 +17,7 @@
 //! - [`metrics`] are the counters that a worker owns.
 //! - `plane` runs one machine per core, each with sockets of its own, and shares as little as it can.
 //! - `http` shows what they counted, and whether they live; `pages` are those that people open in a browser.
-//! - `explain` says in words why a call fails.
+//! - `explain` says in words why a call fails; `events` keeps books of sessions.
 //! - `config` makes settings of text. It points at the parts; no part sees it.
 //! - `import` makes a configuration of coturn's.
 //! - `credential` mints what clients log in with; `systemd` talks to the service manager; `daemon` wires all of it.
@@ -45,6 +45,8 @@ pub mod config;
 pub mod credential;
 #[cfg(feature = "server")]
 pub mod daemon;
+#[cfg(feature = "server")]
+pub mod events;
 #[cfg(feature = "server")]
 pub mod explain;
 #[cfg(feature = "server")]

@@ -51,6 +51,7 @@ fn what_the_manual_shows_in_comments_is_understood() {
     bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
     bench.secret("nonce-key", &"n".repeat(32));
     bench.secret("oauth-key", KEY_32);
+    bench.secret("webhook-secret", &"w".repeat(32));
     bench.certificate("turn2.pem", "turn2-key.pem", 2040);
     bench.certificate("cert.pem", "key.pem", 2040);
     let loaded = bench.good(&bench.at_home(&uncommented(REFERENCE)));
@@ -61,6 +62,9 @@ fn what_the_manual_shows_in_comments_is_understood() {
     assert_eq!(loaded.config.relay.addresses.unwrap().len(), 2);
     assert_eq!(loaded.config.auth.users[0].name, "bot");
     assert_eq!(loaded.config.auth.oauth.unwrap().keys[0].kid, "k1");
+    let events = loaded.parts.events.unwrap();
+    assert_eq!(events.interim, Some(Duration::from_secs(300)));
+    assert_eq!(events.webhook.unwrap().spool_limit, 64 << 20);
     assert!(loaded.parts.certificate.is_some());
 }
 
@@ -83,6 +87,7 @@ fn what_is_shown_is_read_as_the_same() {
     bench.secret("a b\"c", &"s".repeat(32));
     bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
     bench.secret("oauth-key", KEY_16);
+    bench.secret("webhook-secret", &"w".repeat(32));
     bench.certificate("turn2.pem", "turn2-key.pem", 2040);
     bench.certificate("cert.pem", "key.pem", 2040);
     let once = bench.good(EVERYTHING).config;
@@ -162,6 +167,17 @@ const EVERYTHING: &str = "
     domain = 'turn2.example.org'
     when = ['always', 'overload']
     overload_at = 500
+    [events]
+    file = 'events.jsonl'
+    interim = '90s'
+    anonymize = true
+    [events.webhook]
+    url = 'https://app.example.org/hook?from=turnd'
+    secret_file = 'webhook-secret'
+    spool = 'waiting'
+    spool_limit = 3
+    timeout = '5s'
+    retry = '500ms'
     [tls]
     certificate = 'cert.pem'
     key = 'key.pem'
@@ -257,6 +273,29 @@ fn single_values_are_judged() {
 }
 
 const WRONG_VALUES: &[(&str, &str)] = &[
+    ("[events]\nfile = ''", "events.file"),
+    ("[events]\ninterim = '0s'", "events.interim"),
+    (
+        "[events.webhook]\nurl = 'https://app.example.org'",
+        "events.webhook.url",
+    ),
+    (
+        "[events.webhook]\nurl = 'ftp://app.example.org'\nsecret_file = 'secret'",
+        "events.webhook.url",
+    ),
+    (
+        "[events.webhook]\nurl = 'https://bob:pw@app.example.org'\nsecret_file = 'secret'",
+        "events.webhook.url",
+    ),
+    (
+        "[events.webhook]\nurl = 'https://app.example.org'\nsecret_file = 'not-there'",
+        "events.webhook.secret_file",
+    ),
+    (
+        "[events.webhook]\nsecret_file = 'secret'",
+        "events.webhook.secret_file",
+    ),
+    ("[events.webhook]\ntimeout = '5s'", "events.webhook"),
     ("[server]\nrealm = ''", "server.realm"),
     ("[server]\nrealm = 'a b'", "server.realm"),
     ("[server]\nworkers = 0", "server.workers"),

@@ -12,10 +12,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("turn", &["stun"]),
     ("metrics", &["stun", "turn"]),
     ("plane", &["stun", "turn", "metrics"]),
+    ("events", &["plane", "turn"]),
     ("explain", &["stun", "turn"]),
     ("pages", &[]),
     ("http", &["metrics", "pages", "plane", "turn"]),
-    ("config", &["plane", "turn"]),
+    ("config", &["events", "plane", "turn"]),
     ("credential", &["plane", "turn"]),
     ("systemd", &["plane"]),
     (
@@ -23,6 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "config",
             "credential",
+            "events",
             "http",
             "metrics",
             "pages",

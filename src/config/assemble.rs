@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use crate::events;
 use crate::plane::{self, Listen, RelayAddress, RelayRange};
 use crate::turn::{self, Limits, ListenerAlgorithms, SharedSecret, Transport};
 
@@ -34,6 +35,8 @@ pub struct Parts {
     pub turn: Arc<turn::Settings>,
     /// For threads and sockets.
     pub plane: plane::Settings,
+    /// For who keeps books of sessions.
+    pub events: Option<events::Settings>,
     /// For the TLS listeners.
     pub certificate: Option<Certificate>,
     /// Secrets that credentials are minted with; the first is the one to use.
@@ -63,6 +66,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let certificate = assembly.certificate(&listeners);
     let redirect = assembly.redirect(&listeners);
     let tcp_relay = assembly.tcp_relay(&listeners);
+    let events = assembly.events();
     assembly.check_limits(&relay, &listeners);
     assembly.check_exposure();
     assembly.check_fronts(&listeners);
@@ -90,6 +94,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let parts = Parts {
         turn: Arc::new(turn),
         plane,
+        events,
         certificate,
         secrets,
         own_secret,

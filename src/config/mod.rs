@@ -15,6 +15,7 @@ mod certificate;
 mod check;
 mod discovery;
 mod document;
+mod events;
 mod front;
 mod host;
 mod login;
@@ -37,6 +38,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::events::Sink;
 use crate::plane::{Carry, Listen};
 use crate::turn::{
     self, Limits, OnExpiry, PasswordAlgorithms, Peers, SecretAlgorithm, TokenAlgorithm,
@@ -81,6 +83,8 @@ pub struct Config {
     pub nat_discovery: Vec<SocketAddr>,
     /// `[redirect]`
     pub redirect: Redirect,
+    /// `[events]`
+    pub events: Events,
     /// `[tls]`
     pub tls: Option<Tls>,
     /// `[metrics] listen`
@@ -236,6 +240,38 @@ pub struct Redirect {
     pub overload_at: Option<u32>,
 }
 
+/// `[events]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// Where lines go.
+    pub file: Option<Sink>,
+    /// How often sessions that go on are told of.
+    pub interim: Option<Duration>,
+    /// Is of clients only their network told?
+    pub anonymize: bool,
+    /// Who is sent events over HTTP.
+    pub webhook: Option<WebhookSource>,
+}
+
+/// `[events.webhook]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookSource {
+    /// Where events are posted.
+    pub url: String,
+    /// Where the secret lies that they are signed with.
+    pub secret_file: SecretFile,
+    /// The key that names the file, for messages.
+    pub key: String,
+    /// Where events wait; `None`: in the state directory.
+    pub spool: Option<PathBuf>,
+    /// How many of them: in MiB.
+    pub spool_limit: u32,
+    /// How long the receiver may take.
+    pub timeout: Duration,
+    /// The first pause after a failure.
+    pub retry: Duration,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -316,6 +352,7 @@ impl Config {
                 "nat_discovery.addresses",
                 self.nat_discovery != newer.nat_discovery,
             ),
+            ("events", self.events != newer.events),
             ("metrics.listen", self.metrics != newer.metrics),
             ("log.format", self.log.format != newer.log.format),
         ];

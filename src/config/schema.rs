@@ -15,7 +15,7 @@ use crate::turn::{Limits, Peers};
 use super::document::{Node, Table, Value};
 use super::problem::Complaint;
 use super::section::{Notes, Section, whole_number};
-use super::{Config, External, Log, LogFormat, Relay, Server, tcp_relay, values};
+use super::{Config, External, Log, LogFormat, Relay, Server, events, tcp_relay, values};
 
 const LOG_FORMATS: [(&str, LogFormat); 4] = [
     ("auto", LogFormat::Auto),
@@ -55,6 +55,7 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
             section.list("addresses", own_place).unwrap_or_default()
         }),
         redirect: root.table("redirect", redirect::read),
+        events: root.table("events", events::read),
         tls: root.table("tls", tls::read),
         metrics: root.table("metrics", |section| {
             section.parsed("listen", values::socket_address)

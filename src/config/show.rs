@@ -16,6 +16,7 @@ impl Display for Config {
         self.show_limits(f)?;
         self.show_tcp_relay(f)?;
         self.show_redirect(f)?;
+        self.events.show(f)?;
         let Self {
             tls, metrics, log, ..
         } = self;
@@ -280,14 +281,14 @@ fn quoted(items: impl IntoIterator<Item = impl Display>) -> String {
         .join(", ")
 }
 
-fn secret_file(file: &SecretFile) -> String {
+pub(super) fn secret_file(file: &SecretFile) -> String {
     match file {
         SecretFile::Path(file) => path(file),
         SecretFile::Credential(name) => text(&format!("credential:{name}")),
     }
 }
 
-fn path(path: &Path) -> String {
+pub(super) fn path(path: &Path) -> String {
     text(&path.to_string_lossy())
 }
 

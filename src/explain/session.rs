@@ -127,6 +127,10 @@ impl Story<'_> {
                 format!("{ended}: the operator ended it."),
                 "The log and whoever has access to the admin socket know more.",
             ),
+            EndReason::Stopped => (
+                format!("{ended}: the server was stopped."),
+                "Clients have to allocate anew.",
+            ),
             EndReason::Revoked => (
                 format!("{ended}: its credential, its user or its tenant was revoked."),
                 "The client needs a new credential, if it is to have one.",

@@ -56,6 +56,8 @@ pub struct Status {
     pub certificate_end: AtomicI64,
     /// Log lines that nobody read in time.
     pub log_lines_dropped: Arc<AtomicU64>,
+    /// Session events that nobody was told of.
+    pub events_lost: Arc<AtomicU64>,
 }
 
 type Ask = dyn Fn() -> Pin<Box<dyn Future<Output = Snapshot> + Send>> + Send + Sync;

@@ -303,6 +303,12 @@ impl Page {
             "Log lines that nobody read in time.",
             dropped as f64,
         );
+        let lost = status.events_lost.load(Ordering::Relaxed);
+        self.one_counter(
+            "turn_events_lost_total",
+            "Session events that nobody was told of: too many waited.",
+            lost as f64,
+        );
         let mut build = Series::gauge("turn_build_info", "The version that runs.");
         build.add(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
         self.push(build);

@@ -19,6 +19,7 @@ mod moved;
 mod outbox;
 mod ports;
 mod reservations;
+mod sightings;
 mod sockets;
 mod stream;
 mod subscriber;
@@ -45,6 +46,7 @@ pub use dtls::{Identity, UnfitKey};
 pub use inquiry::Answers;
 pub use listener::{Adopted, Listen, Web};
 pub use ports::{RelayAddress, RelayRange};
+pub use sightings::{Sighted, Sighting};
 pub use tls::ByName;
 
 use crate::metrics::{PortPool, Snapshot};
@@ -52,6 +54,7 @@ use crate::turn::{self, EndReason, Holder, Revocations, Session, TicketKey};
 use mail::{Address, Mail, PATIENCE, Report, Which};
 use ports::Ports;
 use reservations::Reservations;
+use sightings::Outlet;
 use stream::Site;
 use tcp_relay::Unclaimed;
 use tls::Tls;
@@ -126,6 +129,8 @@ struct Shared {
     tls: ArcSwapOption<Tls>,
     /// Takes the web clients that are served by this process.
     web: OnceLock<mpsc::Sender<DuplexStream>>,
+    /// Takes the sessions that begin and end.
+    sightings: OnceLock<Outlet>,
     dtls: Arc<ArcSwapOption<Identity>>,
     /// What the cookies of DTLS are made from.
     cookie_seed: [u8; 32],
@@ -191,6 +196,7 @@ pub fn start(
         carry: settings.carry,
         tls: ArcSwapOption::new(tls.as_deref().map(Tls::new)),
         web: OnceLock::new(),
+        sightings: OnceLock::new(),
         dtls: Arc::default(),
         cookie_seed,
         addresses,
@@ -259,24 +265,40 @@ impl Handle {
         which: impl Fn(&Holder<'_>) -> bool + Send + Sync + 'static,
         most: usize,
     ) -> Vec<Session> {
-        let which: Which = Arc::new(which);
         let mut found = Vec::new();
+        self.each_session(which, |session| {
+            found.push(session);
+            found.len() < most
+        })
+        .await;
+        found.truncate(most);
+        found
+    }
+
+    /// Shows `see` the sessions that `which` chooses, one after the other, until it has seen enough: it tells whether
+    /// it wants more. No more than a thousand are held at a time.
+    pub async fn each_session(
+        &self,
+        which: impl Fn(&Holder<'_>) -> bool + Send + Sync + 'static,
+        mut see: impl FnMut(Session) -> bool,
+    ) {
+        let which: Which = Arc::new(which);
         for address in &self.shared.addresses {
             let mut place = Some(0);
-            while let Some(from) = place
-                && found.len() < most
-            {
+            while let Some(from) = place {
                 let (to, answer) = oneshot::channel();
                 let which = Arc::clone(&which);
                 let page = address.ask(Mail::Sessions { which, from, to }, answer);
                 // A worker that hangs or has ended has nothing to tell.
                 let Some(page) = page.await else { break };
-                found.extend(page.found);
+                for session in page.found {
+                    if !see(session) {
+                        return;
+                    }
+                }
                 place = page.next;
             }
         }
-        found.truncate(most);
-        found
     }
 
     /// Ends the sessions that `which` chooses, and tells how many there were. When it returns, nothing more is

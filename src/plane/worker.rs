@@ -437,8 +437,11 @@ impl Worker<'_> {
                 Event::Allocated(_) | Event::Connect(_) | Event::Moved(_) | Event::Released(_) => {}
             }
             log::event(&event);
-            if let Event::Connect(connect) = event {
-                self.connect(now, *connect);
+            match event {
+                Event::Connect(connect) => self.connect(now, *connect),
+                Event::Allocated(allocated) => self.began(now, allocated),
+                Event::Released(ended) => self.ended(now, ended),
+                Event::Left(_) | Event::Move(_) | Event::Moved(_) => {}
             }
         }
     }

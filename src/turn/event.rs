@@ -131,6 +131,8 @@ labels! {
         CredentialsExpired = "credentials_expired",
         /// The operator ended it.
         Kicked = "kicked",
+        /// The server was stopped.
+        Stopped = "server_stopped",
         /// Its credential, its user or its tenant was revoked.
         Revoked = "revoked",
     }

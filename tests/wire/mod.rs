@@ -208,6 +208,13 @@ impl Client {
         self
     }
 
+    /// The same client with other credentials.
+    pub(crate) fn with_credentials(mut self, name: &str, password: &str) -> Self {
+        self.key = Key::md5(name.as_bytes(), b"turnd", password.as_bytes());
+        self.name = name.to_owned();
+        self
+    }
+
     /// An allocation with nothing special about it; its relayed address.
     pub(crate) fn allocate(&mut self) -> SocketAddr {
         let answer = self.request(Method::ALLOCATE, |writer| {
