@@ -1,6 +1,7 @@
 //! The commands, and what they print.
 
 mod import;
+mod test;
 
 use std::env;
 use std::io::{self, Write as _};
@@ -44,6 +45,8 @@ Examples:
       TURND__RELAY__PORTS=50000-50999 turnd
   Make what to paste into a page:
       turnd credential --user alice --ttl 1h --js
+  See whether a server works, this or any other, and if not, why:
+      turnd test turn:turn.example.org --secret-file auth-secret
 
 Signals:
   SIGHUP   read configuration and certificate again; a bad one changes nothing
@@ -96,6 +99,13 @@ enum Command {
     ///
     /// For example: turnd import coturn /etc/turnserver.conf > turnd.toml
     Import(import::Import),
+    /// Test a server as its clients see it, and say what is wrong
+    ///
+    /// Logs in, opens two relays, sends packets from one to the other and back, measures them, and gives the relays
+    /// back. Works with any STUN or TURN server. Without a URL it tests every listener of the configuration, with
+    /// its first secret; the server has to be running.
+    #[command(after_help = test::EXAMPLES)]
+    Test(test::Test),
 }
 
 #[derive(Debug, Args)]
@@ -120,6 +130,7 @@ struct Mint {
 impl Cli {
     /// Does what was asked for.
     pub(crate) fn run(self) -> ExitCode {
+        let has_config = self.sources.config.is_some();
         let sources = self.sources.sources();
         match self.command.unwrap_or(Command::Run) {
             Command::Run => daemon::run(sources),
@@ -134,6 +145,7 @@ impl Cli {
                 Err(error) => fail(&format!("error: {error}")),
             },
             Command::Import(import) => import.run(),
+            Command::Test(test) => test.run(&sources, has_config),
         }
     }
 }

@@ -41,7 +41,14 @@ fn help_teaches() {
         "{}",
         long.out
     );
-    for command in ["run", "check-config", "show-config", "credential", "genkey"] {
+    for command in [
+        "run",
+        "check-config",
+        "show-config",
+        "credential",
+        "genkey",
+        "test",
+    ] {
         let help = home.run(&[command, "--help"]);
         assert_eq!((help.code, help.err.as_str()), (0, ""), "{command}");
         assert!(help.out.contains("Usage: turnd"), "{command}");

@@ -16,6 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("explain", &["stun", "turn"]),
     ("pages", &[]),
     ("http", &["metrics", "pages", "plane", "turn"]),
+    ("probe", &["stun", "turn"]),
     ("config", &["events", "plane", "turn"]),
     ("credential", &["plane", "turn"]),
     ("systemd", &["plane"]),
@@ -34,7 +35,18 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("import", &["config", "turn"]),
-    ("cli", &["config", "credential", "daemon", "import"]),
+    (
+        "cli",
+        &[
+            "config",
+            "credential",
+            "daemon",
+            "import",
+            "plane",
+            "probe",
+            "turn",
+        ],
+    ),
     ("main", &["cli"]),
 ];
 

@@ -50,7 +50,7 @@ pub use document::{ENVIRONMENT_PREFIX, Sources};
 pub use host::{FoundBy, Host, unix_now};
 pub(crate) use problem::nearest;
 pub use problem::{Complaint, Problem, Report, Severity};
-pub use secrets::{Secret, StateDirectory, generate, password_weakness};
+pub use secrets::{Secret, StateDirectory, generate, password_weakness, read as read_secret};
 pub(crate) use show::text as toml_text;
 pub use tls::{Certificate, Tls};
 pub use values::{duration, show_duration};

@@ -44,7 +44,11 @@ pub fn generate() -> io::Result<Zeroizing<String>> {
 }
 
 /// Reads the secret in a file, without the white space around it.
-pub(super) fn read(file: &SecretFile, host: &Host) -> Result<Secret, Complaint> {
+///
+/// # Errors
+///
+/// If the file cannot be read, is empty, or may be read by others than its owner.
+pub fn read(file: &SecretFile, host: &Host) -> Result<Secret, Complaint> {
     let bytes = match file {
         SecretFile::Path(path) => read_private(path, host)?,
         SecretFile::Credential(name) => {
