@@ -1,0 +1,140 @@
+//! Somebody else's server: Debian's coturn, on addresses of its own.
+
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use crate::process::{Place, SECRET, certificate_for, free_address};
+use crate::{Ended, Test, advice, step};
+
+#[test]
+fn coturn_is_found_to_work_over_every_transport() {
+    let Some(coturn) = Coturn::start("allow-loopback-peers\n") else {
+        return;
+    };
+    let (plain, secure) = (coturn.plain, coturn.secure);
+    let urls = [
+        format!("turn:{plain}?transport=udp"),
+        format!("turn:{plain}?transport=tcp"),
+        format!("turns:{secure}?transport=tcp"),
+        format!("turns:{secure}?transport=udp"),
+    ];
+    let ended = coturn.test(&urls);
+    assert_eq!(ended.code, 0, "{}", ended.all());
+    let report = ended.json();
+    for number in 0..urls.len() {
+        let server = &report["urls"][number]["servers"][0];
+        assert_eq!(step(server, "round-trip")["result"], "ok", "{server:#}");
+        assert_eq!(step(server, "release")["result"], "ok", "{server:#}");
+    }
+    let challenge = step(&report["urls"][0]["servers"][0], "challenge");
+    assert!(
+        challenge["software"].as_str().unwrap().contains("Coturn"),
+        "{challenge:#}"
+    );
+}
+
+#[test]
+fn coturn_keeps_its_relays_from_loopback_and_that_is_no_failure() {
+    let Some(coturn) = Coturn::start("") else {
+        return;
+    };
+    let ended = coturn.test(&[format!("turn:{}", coturn.plain)]);
+    assert_eq!(ended.code, 0, "{}", ended.all());
+    let report = ended.json();
+    let permission = step(&report["urls"][0]["servers"][0], "permission");
+    assert_eq!(
+        (&permission["result"], &permission["code"]),
+        (&"note".into(), &403.into())
+    );
+}
+
+#[test]
+fn coturn_with_another_secret_is_told() {
+    let Some(coturn) = Coturn::start("") else {
+        return;
+    };
+    coturn.place.write("secret", "not the secret of the server");
+    let ended = coturn.test(&[format!("turn:{}", coturn.plain)]);
+    let allocate = ended.failed("allocate");
+    assert_eq!(allocate["code"], 401);
+    assert!(
+        advice(&allocate).contains("does not know this secret"),
+        "{allocate:#}"
+    );
+}
+
+struct Coturn {
+    place: Place,
+    plain: SocketAddr,
+    secure: SocketAddr,
+    process: Child,
+}
+
+impl Coturn {
+    /// A server, or nothing where it is not installed.
+    fn start(more: &str) -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if !std::env::split_paths(&path).any(|directory| directory.join("turnserver").is_file()) {
+            let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+            assert!(!in_ci, "missing: turnserver; run .ci/install");
+            eprintln!("SKIPPED: turnserver is not there, run .ci/install");
+            return None;
+        }
+        let place = Place::new();
+        certificate_for("127.0.0.1", &place.0, "", 2100);
+        let (plain, secure) = (free_address(), free_address());
+        let dir = place.0.display();
+        let config = format!(
+            "listening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nlistening-port={}\ntls-listening-port={}\n\
+             min-port=41000\nmax-port=41999\nuse-auth-secret\nstatic-auth-secret={SECRET}\nrealm=coturn.test\n\
+             cert={dir}/cert.pem\npkey={dir}/key.pem\nno-cli\nlog-file=stdout\nuserdb={dir}/users\n\
+             pidfile={dir}/pid\n{more}",
+            plain.port(),
+            secure.port()
+        );
+        let config = place.write("turnserver.conf", &config);
+        let process = Command::new("turnserver")
+            .arg("-c")
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let coturn = Self {
+            place,
+            plain,
+            secure,
+            process,
+        };
+        // It says nothing when it is ready; its last listener is that of TLS.
+        let ready = (0..200).any(|_| {
+            let ready = TcpStream::connect(secure).is_ok();
+            if !ready {
+                thread::park_timeout(Duration::from_millis(50));
+            }
+            ready
+        });
+        assert!(ready, "turnserver does not listen at {secure}");
+        Some(coturn)
+    }
+
+    fn test(&self, urls: &[String]) -> Ended {
+        let file = |name: &str| self.place.0.join(name).display().to_string();
+        let test = Test::new()
+            .flag("--secret-file", &file("secret"))
+            .flag("--ca", &file("cert.pem"))
+            .flag("--count", "10")
+            .flag("--timeout", "60s");
+        urls.iter().fold(test, |test, url| test.arg(url)).json()
+    }
+}
+
+impl Drop for Coturn {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
