@@ -1,6 +1,8 @@
 //! The commands, and what they print.
 
 mod import;
+mod papers;
+mod ports;
 mod test;
 
 use std::env;
@@ -106,6 +108,21 @@ enum Command {
     /// its first secret; the server has to be running.
     #[command(after_help = test::EXAMPLES)]
     Test(test::Test),
+    /// Print what a firewall has to let through: protocol, ports, address, and who comes in there
+    Ports,
+    /// Print the completions of a shell
+    ///
+    /// For example: turnd completions bash > /etc/bash_completion.d/turnd
+    Completions {
+        /// The shell that is to complete commands and options
+        shell: papers::Shell,
+    },
+    /// Print the manual page
+    Man {
+        /// Write it into this directory instead, with a page for each command
+        #[arg(value_name = "DIR")]
+        directory: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +163,9 @@ impl Cli {
             },
             Command::Import(import) => import.run(),
             Command::Test(test) => test.run(&sources, has_config),
+            Command::Ports => with_config(&sources, ports::show),
+            Command::Completions { shell } => papers::completions(shell),
+            Command::Man { directory } => papers::man(directory),
         }
     }
 }

@@ -124,7 +124,9 @@ impl Coturn {
                 self.file.clone()
             },
             secrets: std::path::absolute(
-                self.secrets_dir.as_deref().unwrap_or(Path::new(SECRETS)),
+                self.secrets_dir
+                    .as_deref()
+                    .unwrap_or_else(|| Path::new(SECRETS)),
             )?,
             local: Host::relay_addresses(),
             has_ipv6: host.has_ipv6,
