@@ -12,7 +12,7 @@ use std::cell::Cell;
 
 use support::*;
 use turnd::stun::{Attribute, Method};
-use turnd::turn::{RelayId, Transport, Verdict};
+use turnd::turn::{Bandwidth, Cause, RelayId, Transport, Verdict};
 
 /// Counts what the thread that asks allocates.
 struct Counting;
@@ -54,9 +54,18 @@ fn the_allocator_counts() {
 
 #[test]
 fn a_relayed_packet_allocates_nothing() {
-    for transport in Transport::ALL {
+    let limits = [0, 1_000_000_000_000].map(|rate| Bandwidth {
+        per_allocation: rate,
+        per_user: rate,
+        per_tenant: rate,
+        total: rate,
+    });
+    for (transport, bandwidth) in Transport::ALL
+        .into_iter()
+        .flat_map(|transport| limits.map(|bandwidth| (transport, bandwidth)))
+    {
         for from in ["198.51.100.1:1000", "[2001:db8::9]:1000"] {
-            let mut turn = Turn::new();
+            let mut turn = Turn::with(|settings| settings.limits.bandwidth = bandwidth);
             let mut ann = ann().at(client(from, transport));
             ann.allocate_with(&mut turn, |writer| {
                 writer.u8(Attribute::ADDITIONAL_ADDRESS_FAMILY, 2);
@@ -72,6 +81,8 @@ fn a_relayed_packet_allocates_nothing() {
                 let in_channel = channel_data(channel, &data);
                 let send = send_indication(turn.id(), peer, &data);
                 let (peer, other) = (address(peer), address(other));
+                // Buckets are full.
+                turn.pass(seconds(1));
                 let mut reply = Vec::new();
                 let Turn {
                     server,
@@ -96,6 +107,46 @@ fn a_relayed_packet_allocates_nothing() {
                 assert_eq!(count, 0, "{transport:?} from {from}");
             }
         }
+    }
+}
+
+/// What is above a limit costs no heap either, whichever limit it is, nor does the change of levels.
+#[test]
+fn a_packet_above_a_limit_allocates_nothing() {
+    for which in 0..3 {
+        let mut turn = Turn::with(|settings| {
+            let bandwidth = &mut settings.limits.bandwidth;
+            let [own, user, total] =
+                [0, 1, 2].map(|place| if place == which { 1_000_000 } else { 0 });
+            (bandwidth.per_allocation, bandwidth.per_user) = (own, user);
+            bandwidth.total = total;
+        });
+        let mut ann = ann();
+        ann.allocate(&mut turn);
+        assert_eq!(ann.bind(&mut turn, 0x4000, PEER), 0);
+        let bytes = channel_data(0x4000, &[7; 1200]);
+        let mut reply = Vec::new();
+        let (mut passed, mut dropped) = (0, [0; Cause::ALL.len()]);
+        let count = allocations(|| {
+            for _ in 0..10_000 {
+                turn.now.instant += std::time::Duration::from_millis(1);
+                let (server, relays) = (&mut turn.server, &mut turn.relays);
+                match server.client_input(turn.now, ann.client, &bytes, relays, &mut reply) {
+                    Verdict::ToPeer { .. } => passed += 1,
+                    Verdict::Drop(cause) => dropped[cause.index()] += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        assert_eq!(count, 0, "limit {which}");
+        let cause = [
+            Cause::Bandwidth,
+            Cause::UserBandwidth,
+            Cause::TotalBandwidth,
+        ][which];
+        assert_eq!(passed + dropped[cause.index()], 10_000);
+        // 10 seconds of 1 Mbit/s are 1017 packets with their headers.
+        assert!((950..1100).contains(&passed), "limit {which}: {passed}");
     }
 }
 
@@ -156,6 +207,7 @@ fn an_idle_allocation_is_small() {
         while server.poll_event().is_some() {}
     }
     let each = (BYTES.get() - before) / COUNT;
+    println!("{each} bytes for an idle allocation");
     assert!(each <= 600, "{each} bytes");
 }
 

@@ -1,6 +1,7 @@
 //! Every key of the configuration, in the order of the manual: its name, its kind, its bounds and its default.
 
 mod auth;
+mod limits;
 mod listen;
 mod redirect;
 mod tls;
@@ -10,7 +11,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::plane::Carry;
-use crate::turn::{Limits, Peers};
+use crate::turn::Peers;
 
 use super::document::{Node, Table, Value};
 use super::problem::Complaint;
@@ -24,8 +25,6 @@ const LOG_FORMATS: [(&str, LogFormat); 4] = [
     ("journal", LogFormat::Journal),
 ];
 
-const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
-const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 3600);
 /// RFC 8489 §14.9: fewer than 128 characters.
 const LONGEST_REALM: usize = 127;
@@ -40,7 +39,7 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
     let listen = listen::read(&mut root, &mut listen_algorithms);
     let relay = root.table("relay", relay);
     let auth = root.table("auth", auth::read);
-    let (limits, max_lifetime) = root.table("limits", limits);
+    let (limits, max_lifetime) = root.table("limits", limits::read);
     let config = Config {
         server,
         listen,
@@ -154,34 +153,6 @@ fn external(text: &str) -> Result<External, Complaint> {
         ));
     }
     Ok(External { advertised, local })
-}
-
-fn limits(section: &mut Section<'_>) -> (Limits, Duration) {
-    let default = Limits::default();
-    let limits = Limits {
-        per_user: section
-            .number("per_user", 1, u32::MAX)
-            .unwrap_or(default.per_user),
-        per_client: section
-            .number("per_client", 1, u32::MAX)
-            .unwrap_or(default.per_client),
-        total: section
-            .number("total", 1, u32::MAX)
-            .unwrap_or(default.total),
-        permissions: section
-            .number("permissions", 1, 1024)
-            .map_or(default.permissions, |number| number as usize),
-        channels: section
-            .number("channels", 1, 1024)
-            .map_or(default.channels, |number| number as usize),
-        unauthenticated_replies: section
-            .number("unauthenticated_replies", 0, u32::MAX)
-            .unwrap_or(default.unauthenticated_replies),
-    };
-    let max_lifetime = section.parsed("max_lifetime", |text| {
-        values::duration_within(text, SHORTEST_LIFETIME..=LONGEST_LIFETIME)
-    });
-    (limits, max_lifetime.unwrap_or(Duration::from_secs(3600)))
 }
 
 fn peers(section: &mut Section<'_>) -> Peers {

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::plane::Web;
 use crate::turn::{OnExpiry, PasswordAlgorithms, SecretAlgorithm};
 
+use super::values::show_bit_rate;
 use super::{CertificateFiles, Config, LogFormat, SecretFile, Tls, show_duration};
 
 impl Display for Config {
@@ -203,9 +204,21 @@ impl Config {
         let limits = &self.limits;
         writeln!(
             f,
-            "\n[limits]\nper_user = {}\nper_client = {}\ntotal = {}",
-            limits.per_user, limits.per_client, limits.total
+            "\n[limits]\nper_user = {}\nper_client = {}\nper_tenant = {}\ntotal = {}",
+            limits.per_user,
+            limits.per_client,
+            or_none(limits.per_tenant),
+            limits.total
         )?;
+        let bandwidth = &limits.bandwidth;
+        for (key, rate) in [
+            ("bandwidth_per_allocation", bandwidth.per_allocation),
+            ("bandwidth_per_user", bandwidth.per_user),
+            ("bandwidth_per_tenant", bandwidth.per_tenant),
+            ("bandwidth_total", bandwidth.total),
+        ] {
+            writeln!(f, "{key} = \"{}\"", show_bit_rate(rate))?;
+        }
         writeln!(
             f,
             "permissions = {}\nchannels = {}",
@@ -224,6 +237,11 @@ impl Config {
             quoted(&self.peers.deny)
         )
     }
+}
+
+/// A count as it is written: 0 where there is no limit.
+fn or_none(most: u32) -> u32 {
+    if most == u32::MAX { 0 } else { most }
 }
 
 fn algorithms(offered: PasswordAlgorithms) -> &'static str {

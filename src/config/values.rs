@@ -90,6 +90,43 @@ pub(super) fn duration_within(
     ))
 }
 
+/// Bits a second of each unit, the largest first.
+const BIT_UNITS: [(char, u64); 3] = [('G', 1_000_000_000), ('M', 1_000_000), ('k', 1000)];
+/// A thousand Gbit/s: more is a slip of the pen.
+const LARGEST_RATE: u64 = 1_000_000_000_000;
+
+/// Bits a second, `4M` or `500k`; 0 is no limit.
+pub(super) fn bit_rate(text: &str) -> Result<u64, Complaint> {
+    let wrong = || {
+        Complaint::new(
+            format!("`{text}` is not a number of bits a second"),
+            "write a whole number with k, M or G, as in \"4M\" or \"500k\", at most \"1000G\"; \"0\" for no limit",
+        )
+    };
+    let trimmed = text.trim();
+    let unit = BIT_UNITS
+        .iter()
+        .find_map(|(unit, bits)| Some((trimmed.strip_suffix(*unit)?, *bits)));
+    let (digits, bits) = unit.unwrap_or((trimmed, 1));
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    let rate = number.checked_mul(bits);
+    rate.filter(|rate| *rate <= LARGEST_RATE).ok_or_else(wrong)
+}
+
+/// The shortest text that [`bit_rate`] reads as this rate.
+pub(super) fn show_bit_rate(rate: u64) -> String {
+    let unit = BIT_UNITS
+        .iter()
+        .find(|(_, bits)| rate != 0 && rate.is_multiple_of(*bits));
+    match unit {
+        Some((unit, bits)) => format!("{}{unit}", rate / bits),
+        None => rate.to_string(),
+    }
+}
+
 /// A range of relay ports, `49152-65535`.
 pub(super) fn ports(text: &str) -> Result<RangeInclusive<u16>, Complaint> {
     let remedy = "write the first and the last port, as in \"49152-65535\"";
@@ -211,6 +248,35 @@ mod tests {
             "18446744073709551615d",
         ] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn rates_read_as_they_are_shown() {
+        for (text, bits) in [
+            ("0", 0),
+            ("999", 999),
+            ("64k", 64_000),
+            ("1500k", 1_500_000),
+            ("4M", 4_000_000),
+            ("10G", 10_000_000_000),
+        ] {
+            assert_eq!(bit_rate(text).unwrap(), bits, "{text}");
+            assert_eq!(show_bit_rate(bits), text);
+        }
+        assert_eq!(bit_rate("4000k").unwrap(), 4_000_000);
+        for wrong in [
+            "",
+            "k",
+            "4m",
+            "4 Mbit",
+            "1.5M",
+            "-1",
+            "+1",
+            "1001G",
+            "99999999999999999999G",
+        ] {
+            assert!(bit_rate(wrong).is_err(), "{wrong}");
         }
     }
 

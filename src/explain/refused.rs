@@ -217,6 +217,11 @@ fn quota(user: &str, limit: Limit, has: u32, most: u32) -> Words {
             format!("The network of this client has {has}, and may have {most}."),
             "per_client",
         ),
+        Limit::Tenant => (
+            "tenant_quota",
+            format!("The tenant of `{user}` has {has}, and may have {most}."),
+            "per_tenant",
+        ),
         Limit::Total => (
             "total_quota",
             format!("This server has {has}, and may have {most}."),

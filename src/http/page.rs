@@ -168,7 +168,7 @@ impl Page {
     }
 
     fn quotas(&mut self, snapshot: &Snapshot) {
-        let help = "Allocations that a limit stood against: limits.per_user, per_client, total.";
+        let help = "Allocations that a limit stood against: of the user, the network of the client, the tenant, or in total.";
         let mut family = Series::counter("turn_quota_rejected_total", help);
         for limit in Limit::ALL {
             let count = snapshot.rejected[limit.index()];

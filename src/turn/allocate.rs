@@ -12,10 +12,11 @@ use super::channel::Channels;
 use super::icmp::IcmpBudget;
 use super::peers;
 use super::permission::Permissions;
-use super::quota::{Claim, Limit};
+use super::quota::{Applicant, Claim, Limit};
 use super::request::Request;
 use super::response::{self, Reject, Success};
 use super::server::Server;
+use super::terms::Terms;
 use super::{
     Allocated, Event, Families, Family, Refreshed, Relay, RelayProtocol, Relays, SessionId,
     Traffic, Want, WantedPort,
@@ -46,8 +47,8 @@ impl Server {
         let protocol = requested_protocol(request)?;
         // 4. Nothing to check: the DF bit can be set.
         // 5 to 9
-        let person = user.person(request, &self.quotas);
-        let wanted = Wanted::of(request, person, families)?;
+        let applicant = user.applicant(request, &self.quotas);
+        let wanted = Wanted::of(request, applicant.person, families)?;
         let lifetime = request.granted_lifetime(user)?;
         // §21.4
         if peers::is_tunnel(request.from.five_tuple.client.ip()) {
@@ -62,7 +63,8 @@ impl Server {
         }
         let mobility = self.wanted_mobility(request)?;
         // 10. Before anything is opened.
-        let claim = self.claim(request, person)?;
+        let terms = user.terms(request);
+        let claim = self.claim(request, &applicant, &terms)?;
         let Some(relays) = wanted.open(request, protocol, relays) else {
             return Err(self.no_capacity(request));
         };
@@ -71,6 +73,8 @@ impl Server {
             RelayProtocol::Tcp => allocation.connections = Some(Box::default()),
             RelayProtocol::Udp => allocation.mobility = mobility,
         }
+        let worker = usize::from(self.tickets.worker.0);
+        allocation.settle(&terms, worker, (self.epoch(), request.now.instant));
         self.events.push_back(announced(&allocation, lifetime));
         let id = self.allocations.insert(allocation);
         self.told(id, request, families)
@@ -91,11 +95,15 @@ impl Server {
         }))
     }
 
-    fn claim(&mut self, request: &Request<'_>, person: u64) -> Result<Claim, Reject> {
-        let client = request.from.five_tuple.client.ip();
-        let claim = self.quotas.claim(person, client, &request.settings.limits);
+    fn claim(
+        &mut self,
+        request: &Request<'_>,
+        applicant: &Applicant,
+        terms: &Terms,
+    ) -> Result<Claim, Reject> {
+        let claim = self.quotas.claim(applicant, terms);
         claim.map_err(|limit| match limit {
-            Limit::User | Limit::Client => Reject::Quota,
+            Limit::User | Limit::Client | Limit::Tenant => Reject::Quota,
             Limit::Total => self.no_capacity(request),
         })
     }
@@ -133,6 +141,7 @@ impl Server {
                 refreshed: Refreshed::default(),
             },
             claim,
+            allowance: None,
             mobility: None,
             trail: None,
         }

@@ -2,6 +2,7 @@
 
 use std::hash::BuildHasher;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
@@ -10,6 +11,7 @@ use slab::Slab;
 
 use crate::stun::{Key, TransactionId};
 
+use super::allowance::{Allowance, Towards};
 use super::authenticate::User;
 use super::channel::Channels;
 use super::connect::Connections;
@@ -21,7 +23,8 @@ use super::permission::Permissions;
 use super::quota::Claim;
 use super::trail::Trail;
 use super::{
-    Client, Family, FiveTuple, Quotas, Refreshed, RelayId, ReservationToken, SessionId, Traffic,
+    Cause, Client, Family, FiveTuple, Quotas, Refreshed, RelayId, ReservationToken, SessionId,
+    Traffic,
 };
 
 /// An allocation (RFC 8656 §6).
@@ -41,6 +44,8 @@ pub(super) struct Allocation {
     pub(super) birth: Birth,
     /// It counts until it is dropped.
     pub(super) claim: Claim,
+    /// Where there are limits to what it may relay.
+    pub(super) allowance: Option<Arc<Allowance>>,
     /// Of a client that may move (RFC 8016).
     pub(super) mobility: Option<Box<Mobility>>,
     /// What may explain how it goes, if there is anything.
@@ -143,6 +148,17 @@ impl Allocation {
     /// The same, of a peer that something is sent to.
     pub(super) fn admits_data(&mut self, peer: SocketAddr, now: Instant) -> bool {
         self.permissions.sends(peer.ip(), now) || self.channels.sends(peer, now)
+    }
+
+    /// Whether a datagram with so many bytes may be relayed, as far as limits go.
+    #[inline]
+    pub(super) fn afford(&self, towards: Towards, bytes: usize, now: Instant) -> Result<(), Cause> {
+        match &self.allowance {
+            None => Ok(()),
+            Some(allowance) => allowance
+                .pass(towards, bytes + HEADERS, now)
+                .map_err(|excess| excess.cause),
+        }
     }
 
     /// Where its client has moved to, if it is still sent to where it was.
@@ -363,3 +379,6 @@ impl Allocations {
         self.list.is_empty()
     }
 }
+
+/// What a datagram costs beside its payload: as much as the headers of IPv4 and UDP have bytes.
+const HEADERS: usize = 28;

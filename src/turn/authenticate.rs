@@ -6,10 +6,12 @@ use super::keys::{Mismatch, NEVER, has_expired};
 use super::nonce::Origin;
 use super::oauth::Grant;
 use super::offer::Offer;
+use super::quota::Applicant;
 use super::request::Request;
 use super::response;
 use super::server::Server;
-use super::{Cause, OnExpiry, Quotas, Refusal, Reply, Verdict};
+use super::terms::Terms;
+use super::{Cause, Issued, OnExpiry, Quotas, Refusal, Reply, Verdict};
 
 /// Who sent a request, and how the answer is signed.
 pub(super) struct User<'a> {
@@ -34,10 +36,36 @@ impl User<'_> {
     }
 
     /// The same for all credentials of a person, as far as can be told.
-    pub(super) fn person(&self, request: &Request<'_>, quotas: &Quotas) -> u64 {
+    fn person(&self, request: &Request<'_>, quotas: &Quotas) -> u64 {
         match self.grant {
             Some(grant) => grant.token,
             None => quotas.owner(request.settings.users.person(self.name)),
+        }
+    }
+
+    /// What a secret has vouched for in the name, if it is one of those that say something.
+    fn issued(&self, request: &Request<'_>) -> Option<Issued<'_>> {
+        let issued = request.settings.users.issued(self.name);
+        issued.filter(|_| self.grant.is_none())?.ok()
+    }
+
+    /// What an allocation of the user may have.
+    pub(super) fn terms(&self, request: &Request<'_>) -> Terms {
+        let issued = self.issued(request);
+        let claims = issued.as_ref().map(|issued| &issued.claims);
+        Terms::of(&request.settings.limits, claims)
+    }
+
+    /// Against whom an allocation of the user counts.
+    pub(super) fn applicant(&self, request: &Request<'_>, quotas: &Quotas) -> Applicant {
+        let issued = self.issued(request);
+        let tenant = issued
+            .map(|issued| issued.tenant)
+            .filter(|tenant| !tenant.is_empty());
+        Applicant {
+            person: self.person(request, quotas),
+            tenant: tenant.map(|tenant| quotas.owner(tenant.as_bytes())),
+            client: request.from.five_tuple.client.ip(),
         }
     }
 }

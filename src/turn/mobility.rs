@@ -182,8 +182,8 @@ impl Server {
             .get_mut(id)
             .ok_or(Reject::AllocationMismatch)?;
         let client = request.from.five_tuple.client.ip();
-        let limits = &request.settings.limits;
-        if allocation.claim.move_to(client, limits).is_err() {
+        let most = request.settings.limits.per_client;
+        if allocation.claim.move_to(client, most).is_err() {
             self.events.push_back(Event::Move(MoveResult::Quota));
             return Err(Reject::Quota);
         }

@@ -124,17 +124,9 @@ impl Server {
         if request.message.method() != Method::ALLOCATE {
             return None;
         }
-        let person = user.person(request, &self.quotas);
-        let client = request.from.five_tuple.client.ip();
-        let limits = &request.settings.limits;
-        let (users, clients, total) = self.quotas.counted(person, client);
-        let counted = [
-            (Limit::Total, total, limits.total),
-            (Limit::User, users, limits.per_user),
-            (Limit::Client, clients, limits.per_client),
-        ];
-        let (limit, has, most) = counted.into_iter().find(|(_, has, most)| has >= most)?;
-        Some(Why::Quota { limit, has, most })
+        let applicant = user.applicant(request, &self.quotas);
+        let in_the_way = self.quotas.in_the_way(&applicant, &user.terms(request));
+        in_the_way.map(|(limit, has, most)| Why::Quota { limit, has, most })
     }
 
     /// The refusals that `which` chooses, the latest first.

@@ -6,6 +6,7 @@ use rand::Rng;
 
 use crate::stun::{ChannelData, Message, TransactionId, data_indication_head};
 
+use super::allowance::Towards;
 use super::server::Server;
 use super::trail::Fact;
 use super::{Cause, Client, Family, FiveTuple, Head, Now, RelayId, Verdict};
@@ -28,6 +29,9 @@ impl Server {
             return Verdict::Drop(Cause::NoAllocation);
         };
         let relay = relay.id;
+        if let Err(cause) = allocation.afford(Towards::Peer, data.body.len(), now.instant) {
+            return Verdict::Drop(cause);
+        }
         allocation.to_peer.add(data.body.len());
         Verdict::ToPeer {
             relay,
@@ -57,6 +61,9 @@ impl Server {
         if !allocation.admits_data(peer, now.instant) {
             allocation.note(Fact::ToPeerUnpermitted { ip: peer.ip() }, now.instant);
             return Verdict::Drop(Cause::NoPermission);
+        }
+        if let Err(cause) = allocation.afford(Towards::Peer, body.len(), now.instant) {
+            return Verdict::Drop(cause);
         }
         allocation.to_peer.add(body.len());
         Verdict::ToPeer {
@@ -120,6 +127,9 @@ impl Server {
         };
         if allocation.is_away() {
             return Verdict::Drop(Cause::ClientAway);
+        }
+        if let Err(cause) = allocation.afford(Towards::Client, len, now.instant) {
+            return Verdict::Drop(cause);
         }
         allocation.to_client.add(len);
         Verdict::ToClient {

@@ -21,6 +21,7 @@ use super::reply_budget::ReplyBudget;
 use super::request::Request;
 use super::response::{self, Reject, Success};
 use super::secret_use::SecretUses;
+use super::terms;
 use super::ticket::Tickets;
 use super::trail::Fact;
 use super::{
@@ -60,6 +61,7 @@ impl Server {
         let rate = settings.limits.unauthenticated_replies;
         let mut random = StdRng::from_seed(seed);
         let ticket_key = TicketKey(random.random());
+        quotas.set_total_rate(terms::total_rate(&settings.limits));
         Self {
             generation: 0,
             nonces: Nonces::new(&settings.nonce_keys),
@@ -94,7 +96,8 @@ impl Server {
     /// Puts other settings into force.
     ///
     /// Permissions and channels of peers that they close are gone at once, and with [`OnExpiry::Cut`] so are
-    /// allocations whose credentials have expired. Limits that have become smaller apply to what is new.
+    /// allocations whose credentials have expired. Rates apply to what runs, counts that have become smaller to what is
+    /// new.
     pub fn replace_settings(
         &mut self,
         now: Now,
@@ -110,6 +113,7 @@ impl Server {
             let rate = new.limits.unauthenticated_replies;
             self.budget = ReplyBudget::new(rate, now.instant);
         }
+        self.quotas.set_total_rate(terms::total_rate(&new.limits));
         let stays = |peer| {
             let closed = old.peers.permit(peer) && !new.peers.permit(peer);
             !closed && !new.peers.denies(peer)
@@ -135,6 +139,7 @@ impl Server {
                 self.allocations.reschedule(id);
             }
         }
+        self.renew_terms(now);
         self.handle_timeout(now, relays);
     }
 
@@ -516,6 +521,11 @@ impl Server {
 
     pub(super) fn max_lifetime(&self) -> Duration {
         self.settings.max_lifetime
+    }
+
+    /// When the machines of this process began.
+    pub(super) fn epoch(&self) -> Instant {
+        self.epoch.instant
     }
 
     /// The time of nonces: monotonic, and the same for all that were given the same epoch.

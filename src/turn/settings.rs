@@ -84,6 +84,8 @@ pub struct Limits {
     pub per_user: u32,
     /// Allocations of the clients of one /24 (IPv4) or /56 (IPv6) prefix.
     pub per_client: u32,
+    /// Allocations of the users of one tenant.
+    pub per_tenant: u32,
     /// Allocations altogether.
     pub total: u32,
     /// Permissions of one allocation.
@@ -92,6 +94,23 @@ pub struct Limits {
     pub channels: usize,
     /// Unauthenticated answers over UDP that one machine gives to one /24 or /56 prefix in a second; 0 is without limit.
     pub unauthenticated_replies: u32,
+    /// How much may be relayed.
+    pub bandwidth: Bandwidth,
+}
+
+/// How much may be relayed, in bits a second, in each direction by itself; 0 is without limit.
+///
+/// Datagrams count with 28 bytes for their headers, so that many small ones are no way around it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// Of one allocation.
+    pub per_allocation: u64,
+    /// Of the allocations of one user together.
+    pub per_user: u64,
+    /// Of the users of one tenant together.
+    pub per_tenant: u64,
+    /// Of everybody together.
+    pub total: u64,
 }
 
 impl Default for Limits {
@@ -99,10 +118,12 @@ impl Default for Limits {
         Self {
             per_user: 16,
             per_client: 1024,
+            per_tenant: u32::MAX,
             total: 100_000,
             permissions: 64,
             channels: 64,
             unauthenticated_replies: 250,
+            bandwidth: Bandwidth::default(),
         }
     }
 }

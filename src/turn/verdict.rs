@@ -160,6 +160,14 @@ labels! {
         TooManyConnections = "too_many_connections",
         /// Data for a relay that no allocation owns.
         UnknownRelay = "unknown_relay",
+        /// Data above what the allocation may relay.
+        Bandwidth = "bandwidth",
+        /// Data above what the allocations of the user may relay together.
+        UserBandwidth = "user_bandwidth",
+        /// Data above what the users of the tenant may relay together.
+        TenantBandwidth = "tenant_bandwidth",
+        /// Data above what everybody may relay together.
+        TotalBandwidth = "total_bandwidth",
         /// An ICMP error that its client is not told: of another type, without a permission, or one of too many.
         Icmp = "icmp",
     }

@@ -23,8 +23,8 @@ use turnd::stun::{
 use turnd::turn::{
     Addressee, Carried, Cause, Claimant, Client, ConnectionId, Event, Families, Family, FiveTuple,
     NoCapacity, NonceKey, Now, Path, Peers, Quotas, Reach, Relay, RelayId, RelayProtocol, Relays,
-    Reply, ReservationToken, SecretAlgorithm, Server, Settings, SharedSecret, Transport, Users,
-    Verdict, Want, WantedPort,
+    Reply, ReservationToken, SecretAlgorithm, Server, Settings, SharedSecret, TicketKey, Transport,
+    Users, Verdict, Want, WantedPort, WorkerId,
 };
 
 pub const SERVER_V4: &str = "203.0.113.1:3478";
@@ -91,6 +91,21 @@ impl Turn {
             server: Server::new(Arc::new(settings), Arc::clone(&quotas), [3; 32], now),
             relays: FakeRelays::default(),
             now,
+            quotas,
+            ids: 0,
+        }
+    }
+
+    /// The machine of another worker of the same process.
+    pub fn beside(&self, worker: u16, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
+        let quotas = Arc::clone(&self.quotas);
+        let server = Server::new(Arc::new(settings), Arc::clone(&quotas), [4; 32], self.now);
+        Self {
+            server: server.among(WorkerId(worker), &TicketKey([9; 32])),
+            relays: FakeRelays::default(),
+            now: self.now,
             quotas,
             ids: 0,
         }
