@@ -3,6 +3,7 @@
 mod import;
 mod papers;
 mod ports;
+mod revoke;
 mod test;
 
 use std::env;
@@ -16,6 +17,8 @@ use clap::{Args, Parser, Subcommand};
 use turnd::config::{self, Complaint, ENVIRONMENT_PREFIX, Host, Loaded, Report, Sources};
 use turnd::credential::{Credential, Urls};
 use turnd::daemon::{self, EXIT_CONFIG, complain};
+
+use revoke::Revoke;
 
 /// Usernames are shorter than 509 bytes (RFC 8489 §14.3); the expiry takes some of them.
 const LONGEST_USER: usize = 480;
@@ -93,6 +96,10 @@ enum Command {
     },
     /// Make a time-limited credential from the first shared secret of the configuration
     Credential(Mint),
+    /// Take credentials back before they expire: one, all of a user, or all of a tenant
+    ///
+    /// Their calls end within a second, and they are refused from then on. Needs [revocation] in the configuration.
+    Revoke(Revoke),
     /// Print a new random secret, for a file under [auth]
     ///
     /// For example: (umask 077; turnd genkey > /etc/turnd/auth-secret)
@@ -157,6 +164,7 @@ impl Cli {
                 with_config(&sources, |loaded| print(&loaded.config.to_string()))
             }
             Command::Credential(mint) => with_config(&sources, |loaded| mint.print(loaded)),
+            Command::Revoke(revoke) => with_config(&sources, |loaded| revoke.run(loaded)),
             Command::Genkey => match config::generate() {
                 Ok(secret) => print(&format!("{}\n", *secret)),
                 Err(error) => fail(&format!("error: {error}")),

@@ -15,6 +15,7 @@ mod harden;
 mod logging;
 mod signals;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, UdpSocket};
@@ -32,6 +33,7 @@ use crate::config::{self, Certificate, Config, Host, Loaded, Parts, Problem, Sou
 use crate::events;
 use crate::http::{self, Status};
 use crate::plane::{self, Adopted, Handle};
+use crate::revocation::{self, Broken, Revoker};
 use crate::systemd;
 use crate::turn::{EndReason, Transport};
 use certificate::{Change, Watched};
@@ -54,7 +56,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 struct Refusal {
     what: String,
-    remedy: &'static str,
+    remedy: Cow<'static, str>,
 }
 
 impl fmt::Display for Refusal {
@@ -67,8 +69,15 @@ impl From<io::Error> for Refusal {
     fn from(error: io::Error) -> Self {
         Self {
             what: error.to_string(),
-            remedy: "see what the kernel says, as in `dmesg`",
+            remedy: "see what the kernel says, as in `dmesg`".into(),
         }
+    }
+}
+
+impl From<Broken> for Refusal {
+    fn from(Broken { what, remedy }: Broken) -> Self {
+        let remedy = remedy.into();
+        Self { what, remedy }
     }
 }
 
@@ -76,7 +85,7 @@ impl Refusal {
     fn start(error: &plane::StartError) -> Self {
         Self {
             what: error.to_string(),
-            remedy: remedy(error.reason()),
+            remedy: remedy(error.reason()).into(),
         }
     }
 
@@ -84,14 +93,15 @@ impl Refusal {
         Self {
             what: format!("cannot keep books of sessions: {error}"),
             remedy: "look at file and webhook under [events]: the directories must be there, and turnd must be allowed \
-                     to write to them",
+                     to write to them"
+                .into(),
         }
     }
 
     fn listen(address: &str, error: &io::Error) -> Self {
         Self {
             what: format!("cannot listen on {address}: {error}"),
-            remedy: remedy(error),
+            remedy: remedy(error).into(),
         }
     }
 }
@@ -191,6 +201,7 @@ async fn serve(
     let greeted_at = self_test
         .as_ref()
         .and_then(|listener| listener.local_addr().ok());
+    let store = open_revocations(&parts)?;
     let plane = start_plane(&parts, &adopted)?;
     let books = match &parts.events {
         Some(settings) => Some(
@@ -199,6 +210,7 @@ async fn serve(
         ),
         None => None,
     };
+    let revoker = revoker(store, &parts, &plane, &status).await?;
     let (asked, workers) = (plane.clone(), parts.plane.workers);
     let source = http::Source::new(workers, Arc::clone(&status), move || {
         let plane = asked.clone();
@@ -223,6 +235,7 @@ async fn serve(
         logging,
         signals,
         certificate: None,
+        _revoker: revoker,
         workers,
     };
     daemon.watch_certificate(&parts);
@@ -253,6 +266,28 @@ async fn self_test(sources: &Sources, config: &Config) -> Option<TcpListener> {
     } else {
         None
     }
+}
+
+/// Before anything is bound: a database that cannot be used must show at the start.
+fn open_revocations(parts: &Parts) -> Result<Option<revocation::Store>, Broken> {
+    let settings = parts.revocation.as_ref();
+    settings
+        .map(|settings| revocation::Store::open(&settings.database))
+        .transpose()
+}
+
+async fn revoker(
+    store: Option<revocation::Store>,
+    parts: &Parts,
+    plane: &Handle,
+    status: &Status,
+) -> Result<Option<Revoker>, Broken> {
+    let (Some(store), Some(settings)) = (store, &parts.revocation) else {
+        return Ok(None);
+    };
+    let count = Arc::clone(&status.revocations);
+    let revoker = revocation::start(store, settings, Some(plane.clone()), count);
+    revoker.await.map(Some)
 }
 
 fn start_plane(parts: &Parts, adopted: &Adopted) -> Result<Handle, Refusal> {
@@ -295,7 +330,8 @@ fn check_relay_addresses(parts: &Parts) -> Result<(), Refusal> {
         Some(relay) => Err(Refusal {
             what: format!("{} is not an address of this host", relay.local),
             remedy: "name an address of this host under [relay] addresses; if a NAT maps a public one to it, write \
-                     external = [\"PUBLIC=LOCAL\"]",
+                     external = [\"PUBLIC=LOCAL\"]"
+                .into(),
         }),
     }
 }
@@ -323,6 +359,8 @@ struct Daemon<'a> {
     logging: &'a Logging,
     signals: Signals,
     certificate: Option<Watched>,
+    /// Keeps what has been revoked, and hears of other processes.
+    _revoker: Option<Revoker>,
     workers: u64,
 }
 

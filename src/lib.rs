@@ -6,7 +6,7 @@
 //!  4   main ─▶ cli ─▶ daemon ─▶ config  credential  systemd     wires once; says what it does to people
 //!               └──▶ import ─▶ config                          from other servers' configurations
 //!  3                  http ─▶ pages  explain  events            pages for operators; what is noted of a call, in words
-//!                     probe                                     a client that tests a server, this or any other
+//!                     probe  revocation                         a client that tests a server; what outlives a call
 //!  2                  plane                                     threads, sockets, the kernel; the only unsafe code
 //!  1                  turn       metrics                        the protocol as a value; counters
 //!  0                  stun                                      bytes
@@ -20,6 +20,7 @@
 //! - `http` shows what they counted, and whether they live; `pages` are those that people open in a browser.
 //! - `explain` says in words why a call fails; `events` keeps books of sessions.
 //! - `probe` is no part of the server: a client that finds out whether one works, this or any other.
+//! - `revocation` keeps what has been revoked, and tells the workers.
 //! - `config` makes settings of text. It points at the parts; no part sees it.
 //! - `import` makes a configuration of coturn's.
 //! - `credential` mints what clients log in with; `systemd` talks to the service manager; `daemon` wires all of it.
@@ -42,6 +43,8 @@ pub mod http;
 pub mod pages;
 #[cfg(feature = "server")]
 pub mod probe;
+#[cfg(feature = "server")]
+pub mod revocation;
 
 #[cfg(feature = "server")]
 pub mod config;

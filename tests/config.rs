@@ -178,6 +178,10 @@ const EVERYTHING: &str = "
     spool_limit = 3
     timeout = '5s'
     retry = '500ms'
+    [revocation]
+    enabled = true
+    database = 'r\"evoked.sqlite'
+    keep = '12h'
     [tls]
     certificate = 'cert.pem'
     key = 'key.pem'

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::events;
 use crate::plane::{self, Listen, RelayAddress, RelayRange};
+use crate::revocation;
 use crate::turn::{self, Limits, ListenerAlgorithms, SharedSecret, Transport};
 
 use super::Config;
@@ -14,6 +15,8 @@ use super::login::Credentials;
 use super::problem::{Complaint, Report};
 use super::tls::Certificate;
 
+/// The file in the state directory in which revocations are kept.
+const OWN_REVOCATIONS: &str = "revocations.sqlite";
 /// The port of STUN and TURN (RFC 8656 §18.5).
 pub(super) const TURN_PORT: u16 = 3478;
 /// Descriptors that are neither relay nor client: logs, metrics, epoll, and some to spare.
@@ -43,6 +46,8 @@ pub struct Parts {
     pub secrets: Vec<SharedSecret>,
     /// Was the secret made by the server?
     pub own_secret: bool,
+    /// For what keeps the revocations, if there are to be any.
+    pub revocation: Option<revocation::Settings>,
     /// How the relay addresses were found; nothing if they are configured.
     pub found_by: Option<FoundBy>,
 }
@@ -98,6 +103,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         certificate,
         secrets,
         own_secret,
+        revocation: revocation(&config, host),
         found_by,
     };
     Ok(Loaded {
@@ -141,6 +147,18 @@ fn machine(
         peers: config.peers.clone(),
         ..turn::Settings::new(credentials.nonce_keys)
     }
+}
+
+/// Where revocations are kept, if they are.
+fn revocation(config: &Config, host: &Host) -> Option<revocation::Settings> {
+    let revocation = &config.revocation;
+    let in_state = || host.state.path(OWN_REVOCATIONS);
+    let enabled = revocation.enabled.unwrap_or(false);
+    enabled.then(|| revocation::Settings {
+        database: revocation.database.clone().unwrap_or_else(in_state),
+        keep: revocation.keep,
+        most: revocation::Settings::MOST,
+    })
 }
 
 /// What is offered at each listener, if it is not the same at all: then those that say nothing have to be known, too.

@@ -85,6 +85,8 @@ pub struct Config {
     pub redirect: Redirect,
     /// `[events]`
     pub events: Events,
+    /// `[revocation]`
+    pub revocation: Revocation,
     /// `[tls]`
     pub tls: Option<Tls>,
     /// `[metrics] listen`
@@ -272,6 +274,17 @@ pub struct WebhookSource {
     pub retry: Duration,
 }
 
+/// `[revocation]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Can credentials be revoked? `None`: no.
+    pub enabled: Option<bool>,
+    /// Where that is kept; `None`: in the state directory.
+    pub database: Option<PathBuf>,
+    /// For how long: at least as long as any credential is good.
+    pub keep: Duration,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -353,6 +366,7 @@ impl Config {
                 self.nat_discovery != newer.nat_discovery,
             ),
             ("events", self.events != newer.events),
+            ("revocation", self.revocation != newer.revocation),
             ("metrics.listen", self.metrics != newer.metrics),
             ("log.format", self.log.format != newer.log.format),
         ];

@@ -4,6 +4,7 @@ mod auth;
 mod limits;
 mod listen;
 mod redirect;
+mod revocation;
 mod tls;
 
 use std::net::SocketAddr;
@@ -55,6 +56,7 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
         }),
         redirect: root.table("redirect", redirect::read),
         events: root.table("events", events::read),
+        revocation: root.table("revocation", revocation::read),
         tls: root.table("tls", tls::read),
         metrics: root.table("metrics", |section| {
             section.parsed("listen", values::socket_address)

@@ -18,6 +18,7 @@ impl Display for Config {
         self.show_tcp_relay(f)?;
         self.show_redirect(f)?;
         self.events.show(f)?;
+        self.show_revocation(f)?;
         let Self {
             tls, metrics, log, ..
         } = self;
@@ -288,6 +289,22 @@ impl Config {
             Some(most) => writeln!(f, "overload_at = {most}"),
             None => writeln!(f, "# overload_at: at limits.total"),
         }
+    }
+}
+
+impl Config {
+    fn show_revocation(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let revocation = &self.revocation;
+        writeln!(f, "\n[revocation]")?;
+        match revocation.enabled {
+            Some(enabled) => writeln!(f, "enabled = {enabled}")?,
+            None => writeln!(f, "# off")?,
+        }
+        match &revocation.database {
+            Some(database) => writeln!(f, "database = {}", path(database))?,
+            None => writeln!(f, "# database: in the state directory")?,
+        }
+        writeln!(f, "keep = \"{}\"", show_duration(revocation.keep))
     }
 }
 

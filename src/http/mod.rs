@@ -54,6 +54,8 @@ pub struct Status {
     pub certificate_stale: AtomicBool,
     /// When the certificate ends, in seconds since 1970; 0 without one.
     pub certificate_end: AtomicI64,
+    /// How many revocations are remembered.
+    pub revocations: Arc<AtomicU64>,
     /// Log lines that nobody read in time.
     pub log_lines_dropped: Arc<AtomicU64>,
     /// Session events that nobody was told of.

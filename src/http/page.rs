@@ -297,6 +297,12 @@ impl Page {
             let help = "1 if the certificate files changed to something that cannot be used.";
             self.one_gauge("turn_tls_certificate_stale", help, flag(stale));
         }
+        let revocations = status.revocations.load(Ordering::Relaxed);
+        self.one_gauge(
+            "turn_revocations",
+            "Revocations of credentials, users and tenants that are remembered.",
+            revocations as f64,
+        );
         let dropped = status.log_lines_dropped.load(Ordering::Relaxed);
         self.one_counter(
             "turn_log_lines_dropped_total",

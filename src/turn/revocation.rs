@@ -74,49 +74,45 @@ impl Revocations {
         }
     }
 
-    /// The same, with one more, or with another term for one that is there.
+    /// The same, with others, or with other terms for some that are there; what has no term is taken out. Of those that
+    /// are named twice, the last word counts.
     #[must_use]
-    pub fn with(&self, revoked: Revoked, term: Term) -> Self {
+    pub fn with(&self, changes: impl IntoIterator<Item = (Revoked, Option<Term>)>) -> Self {
         let mut recent = self.recent.clone();
-        recent.insert(revoked, term);
-        if recent.len() < Self::RECENT {
-            return Self {
-                recent,
-                ..self.clone_old()
-            };
+        let mut taken_out = Vec::new();
+        for (revoked, term) in changes {
+            match term {
+                Some(term) => {
+                    recent.insert(revoked, term);
+                }
+                None => {
+                    recent.remove(&revoked);
+                    taken_out.push(revoked);
+                }
+            }
         }
-        let mut all = Terms::clone(&self.old);
-        all.extend(recent);
+        let mut old = Arc::clone(&self.old);
+        taken_out.retain(|revoked| old.contains_key(revoked));
+        if recent.len() >= Self::RECENT || !taken_out.is_empty() {
+            let all = Arc::make_mut(&mut old);
+            for revoked in &taken_out {
+                all.remove(revoked);
+            }
+            all.extend(recent.drain());
+        }
         Self {
-            old: Arc::new(all),
-            ..self.clone_old()
+            longest: self.longest,
+            old,
+            recent,
         }
-    }
-
-    /// The same without one. Copies all of them.
-    #[must_use]
-    pub fn without(&self, revoked: &Revoked) -> Self {
-        self.filtered(|other, _| other != revoked)
     }
 
     /// The same without those that say nothing more at this moment. Copies all of them.
     #[must_use]
     pub fn remembered(&self, unix: u64) -> Self {
-        self.filtered(|_, term| unix < term.until)
-    }
-
-    fn filtered(&self, keep: impl Fn(&Revoked, &Term) -> bool) -> Self {
-        let kept = self.iter().filter(|(revoked, term)| keep(revoked, term));
+        let kept = self.iter().filter(|(_, term)| unix < term.until);
         let kept = kept.map(|(revoked, term)| (revoked.clone(), *term));
         Self::new(Duration::from_secs(self.longest), kept)
-    }
-
-    fn clone_old(&self) -> Self {
-        Self {
-            longest: self.longest,
-            old: Arc::clone(&self.old),
-            recent: Terms::default(),
-        }
     }
 
     /// The term of one of them.
@@ -194,11 +190,8 @@ impl Revocations {
     fn issued_at(&self, bearer: &Bearer<'_>, unix: u64) -> u64 {
         let said = bearer.issued.and_then(Issued::issued_at);
         let is_sound = bearer.expiry <= unix.saturating_add(self.longest);
-        said.unwrap_or(if is_sound {
-            bearer.expiry.saturating_sub(self.longest)
-        } else {
-            0
-        })
+        let earliest = bearer.expiry.saturating_sub(self.longest);
+        said.unwrap_or(if is_sound { earliest } else { 0 })
     }
 
     fn find<Q: Hash + Equivalent<Revoked>>(&self, revoked: &Q) -> Option<Term> {
@@ -270,15 +263,17 @@ mod tests {
     fn what_was_old_and_what_is_recent_is_one() {
         let mut revocations = Revocations::new(DAY, [(user("0"), term(1))]);
         for number in 0..3000_u64 {
-            revocations = revocations.with(user(&number.to_string()), term(number));
+            let one = (user(&number.to_string()), Some(term(number)));
+            revocations = revocations.with([one]);
             assert!(revocations.recent.len() < Revocations::RECENT);
         }
         assert_eq!(revocations.len(), 3000);
         assert_eq!(revocations.iter().count(), 3000);
         assert_eq!(revocations.get(&user("0")), Some(term(0)));
         assert_eq!(revocations.get(&user("2999")), Some(term(2999)));
-        let fewer = revocations.without(&user("2999")).without(&user("1"));
+        let fewer = revocations.with(["2999", "1", "1"].map(|name| (user(name), None)));
         assert_eq!((fewer.len(), fewer.get(&user("1"))), (2998, None));
+        assert_eq!(revocations.len(), 3000, "what was there stays as it was");
         assert!(fewer.remembered(NOW + 100).is_empty());
         assert_eq!(fewer.remembered(NOW + 99).len(), 2998);
     }

@@ -158,14 +158,12 @@ fn the_calls_of_what_is_revoked_end_and_no_others() {
         }
         turn.events();
         assert_eq!(cut(&mut turn, revoked.clone(), UNIX), reached.len());
-        let ended: Vec<_> = turn
-            .events()
-            .into_iter()
-            .filter_map(|event| match event {
-                Event::Released(ended) => Some((ended.username, ended.reason)),
-                _ => None,
-            })
-            .collect();
+        let mut ended = Vec::new();
+        for event in turn.events() {
+            if let Event::Released(end) = event {
+                ended.push((end.username, end.reason));
+            }
+        }
         let expected: Vec<_> = reached
             .iter()
             .map(|place| {

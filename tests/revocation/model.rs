@@ -105,7 +105,7 @@ proptest! {
         let (first, rest) = given.split_at(later);
         let mut revocations = Revocations::new(LONGEST, first.iter().cloned());
         for (revoked, term) in rest {
-            revocations = revocations.with(revoked.clone(), *term);
+            revocations = revocations.with([(revoked.clone(), Some(*term))]);
         }
         prop_assert_eq!(revocations.len(), list.len());
         let mut turn = machine();

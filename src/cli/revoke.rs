@@ -1,0 +1,177 @@
+//! `turnd revoke`: takes credentials back.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::{ArgGroup, Args};
+use tokio::runtime;
+
+use turnd::config::Loaded;
+use turnd::revocation::{self, Broken, Entry, Failure, Order, Revoker, Settings, Store, Words};
+
+use super::{fail, print};
+
+/// How many are asked for at once.
+const PAGE: usize = 1000;
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("whom").required(true).multiple(true)))]
+pub(super) struct Revoke {
+    /// One credential, by its id: the claim j in its name
+    #[arg(long, value_name = "ID", group = "whom", conflicts_with_all = ["username", "user"])]
+    credential: Option<String>,
+    /// One credential, by its whole name
+    #[arg(long, value_name = "NAME", group = "whom", conflicts_with_all = ["user", "tenant"])]
+    username: Option<String>,
+    /// All credentials of a user
+    #[arg(long, value_name = "NAME", group = "whom")]
+    user: Option<String>,
+    /// Whose customer the user or the credential is; alone: all credentials of the tenant
+    #[arg(long, value_name = "NAME", group = "whom")]
+    tenant: Option<String>,
+    /// Print what is revoked instead
+    #[arg(long, group = "whom", conflicts_with_all = ["credential", "username", "user", "tenant", "not_before", "keep_calls", "pardon"])]
+    list: bool,
+    /// Revoke what was issued before this moment, in seconds since 1970; now without it
+    #[arg(long, value_name = "SECONDS")]
+    not_before: Option<u64>,
+    /// Let running calls go on until their lifetime is up
+    #[arg(long)]
+    keep_calls: bool,
+    /// Take the revocation back instead
+    #[arg(long, conflicts_with_all = ["not_before", "keep_calls"])]
+    pardon: bool,
+}
+
+impl Revoke {
+    /// Does it by way of the database: a server that uses it notices.
+    pub(super) fn run(self, loaded: &Loaded) -> ExitCode {
+        let Some(settings) = &loaded.parts.revocation else {
+            return fail(
+                "error: the server that has this configuration does not know of revocations\n = help: write enabled = true under [revocation], and start it anew",
+            );
+        };
+        match self.carry_out(settings) {
+            Ok(told) => print(&told),
+            Err(told) => fail(&told),
+        }
+    }
+
+    fn carry_out(self, settings: &Settings) -> Result<String, String> {
+        let (list, pardon) = (self.list, self.pardon);
+        let order = self.words().order();
+        let revoker = Database::open(settings)
+            .map_err(|Broken { what, remedy }| format!("error: {what}\n = help: {remedy}"))?;
+        if list {
+            return revoker
+                .list()
+                .map_err(|failure| format!("error: {failure}"));
+        }
+        let order: Order = order.map_err(|bad| format!("error: {bad}"))?;
+        let done = if pardon {
+            revoker.pardon(order)
+        } else {
+            revoker.revoke(order)
+        };
+        done.map_err(|failure| format!("error: {failure}"))
+    }
+
+    fn words(self) -> Words {
+        Words {
+            credential_id: self.credential,
+            username: self.username,
+            user: self.user,
+            tenant: self.tenant,
+            not_before: self.not_before,
+            cut: !self.keep_calls,
+        }
+    }
+}
+
+/// The database, without a relay.
+struct Database {
+    revoker: Revoker,
+    runtime: runtime::Runtime,
+}
+
+impl Database {
+    /// Only one that is there: a file of another user's would keep the server from starting.
+    fn open(settings: &Settings) -> Result<Self, Broken> {
+        if !settings.database.exists() {
+            return Err(Broken {
+                what: format!("there is no {}", settings.database.display()),
+                remedy: "start the server once; if it has another state directory, name that: STATE_DIRECTORY=/var/lib/turnd turnd revoke …"
+                    .to_owned(),
+            });
+        }
+        let store = Store::open(&settings.database)?;
+        let no_runtime = |error: std::io::Error| Broken {
+            what: error.to_string(),
+            remedy: "see what the kernel says, as in `dmesg`".to_owned(),
+        };
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .map_err(no_runtime)?;
+        let started = revocation::start(store, settings, None, Default::default());
+        let revoker = runtime.block_on(started)?;
+        Ok(Self { revoker, runtime })
+    }
+
+    fn revoke(&self, order: Order) -> Result<String, Failure> {
+        let outcome = self.runtime.block_on(self.revoker.revoke(order))?;
+        Ok(format!(
+            "revoked, and remembered until {}; a running server notices within a second\n",
+            outcome.term.until
+        ))
+    }
+
+    fn pardon(&self, order: Order) -> Result<String, Failure> {
+        let there = self.runtime.block_on(self.revoker.pardon(order.revoked))?;
+        Ok(if there {
+            "pardoned; a running server notices within a second\n".to_owned()
+        } else {
+            "there was nothing to pardon\n".to_owned()
+        })
+    }
+
+    fn list(&self) -> Result<String, Failure> {
+        let mut text = String::new();
+        let mut after = 0;
+        loop {
+            let page = self.runtime.block_on(self.revoker.list(after, PAGE))?;
+            let Some(last) = page.last() else { break };
+            after = last.place;
+            page.iter().for_each(|entry| line(&mut text, entry));
+        }
+        Ok(text)
+    }
+}
+
+/// One revocation as the options that make it.
+fn line(text: &mut String, entry: &Entry) {
+    let Words {
+        credential_id,
+        username,
+        user,
+        tenant,
+        not_before,
+        ..
+    } = &entry.words;
+    let options = [
+        ("credential", credential_id),
+        ("username", username),
+        ("user", user),
+        ("tenant", tenant),
+    ];
+    for (option, value) in options {
+        if let Some(value) = value {
+            // Names may be anybody's words.
+            let _ = write!(text, "--{option} {} ", value.escape_debug());
+        }
+    }
+    if let Some(moment) = not_before {
+        let _ = write!(text, "--not-before {moment} ");
+    }
+    let _ = writeln!(text, "(until {})", entry.until);
+}
