@@ -82,6 +82,10 @@ struct Given {
 enum Command {
     /// Run the server; what happens without a command, too
     Run,
+    /// Run the token service alone, without a relay
+    ///
+    /// Hands out credentials over HTTP as [token] says. Where it is to run beside the relay, `turnd run` does that.
+    Token,
     /// Tell everything that is wrong with the configuration, with its place and the remedy
     ///
     /// Reads secrets and certificates as the server would; exits with 78 if it would not start.
@@ -158,6 +162,7 @@ impl Cli {
         let sources = self.sources.sources();
         match self.command.unwrap_or(Command::Run) {
             Command::Run => daemon::run(sources),
+            Command::Token => daemon::token::run(sources),
             Command::CheckConfig => check_config(&sources),
             Command::ShowConfig { defaults: true } => print(config::REFERENCE),
             Command::ShowConfig { defaults: false } => {

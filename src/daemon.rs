@@ -7,13 +7,15 @@
 //!  watchdog ──▶ every worker is asked before the service manager is told that all is well
 //! ```
 //!
-//! All of this runs on the main thread, with the pages of `http`; the workers have threads of their own.
+//! All of this runs on the main thread, with the pages of `http`; the workers have threads of their own, and so has the
+//! token service.
 
 mod certificate;
 mod first_run;
 mod harden;
 mod logging;
 mod signals;
+pub mod token;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -39,6 +41,7 @@ use crate::turn::{EndReason, Transport};
 use certificate::{Change, Watched};
 use logging::Logging;
 use signals::{Signal, Signals};
+use token::TokenService;
 
 /// `EX_CONFIG` of sysexits.h: the configuration is bad.
 pub const EXIT_CONFIG: u8 = 78;
@@ -136,8 +139,27 @@ fn log_warning(problem: &Problem) {
     );
 }
 
+/// Why a reload changed nothing.
+fn log_stale(problem: &Problem) {
+    error!(
+        place = problem.place(),
+        key = problem.key,
+        help = problem.remedy,
+        "configuration not reloaded: {}",
+        problem.what
+    );
+}
+
 /// Runs the server until a signal ends it.
 pub fn run(sources: Sources) -> ExitCode {
+    launch(sources, serve)
+}
+
+/// Reads the configuration, begins to log, and does what is to be done on the main thread.
+fn launch(
+    sources: Sources,
+    serve: impl AsyncFnOnce(Sources, Host, Loaded, &Logging) -> Result<(), Refusal>,
+) -> ExitCode {
     let host = Host::of_process();
     let loaded = match config::load(&sources, &host) {
         Ok(loaded) => loaded,
@@ -187,6 +209,7 @@ async fn serve(
     let status = Arc::new(Status {
         started: host.unix,
         log_lines_dropped: logging.dropped(),
+        tokens: parts.token.is_some().then(Arc::default),
         ..Status::default()
     });
     let pages = match config.metrics {
@@ -202,6 +225,7 @@ async fn serve(
         .as_ref()
         .and_then(|listener| listener.local_addr().ok());
     let store = open_revocations(&parts)?;
+    let token = TokenService::start(&parts, status.tokens.clone().unwrap_or_default())?;
     let plane = start_plane(&parts, &adopted)?;
     let books = match &parts.events {
         Some(settings) => Some(
@@ -234,6 +258,7 @@ async fn serve(
         status,
         logging,
         signals,
+        token,
         certificate: None,
         _revoker: revoker,
         workers,
@@ -358,6 +383,7 @@ struct Daemon<'a> {
     status: Arc<Status>,
     logging: &'a Logging,
     signals: Signals,
+    token: Option<TokenService>,
     certificate: Option<Watched>,
     /// Keeps what has been revoked, and hears of other processes.
     _revoker: Option<Revoker>,
@@ -409,7 +435,7 @@ impl Daemon<'_> {
                     Signal::Stop => return,
                 },
                 _ = heartbeat.tick() => self.beat().await,
-                _ = certificate.tick() => self.renew_certificate(),
+                _ = certificate.tick() => self.renew_certificates(),
             }
         }
     }
@@ -443,6 +469,9 @@ impl Daemon<'_> {
                     self.plane.replace_tls(Arc::clone(&certificate.server));
                     replace_identity(&self.plane, certificate);
                 }
+                if let Some(token) = &mut self.token {
+                    token.reload(&parts);
+                }
                 self.watch_certificate(&parts);
                 self.status.config_stale.store(false, Ordering::Relaxed);
                 info!("configuration reloaded");
@@ -450,15 +479,7 @@ impl Daemon<'_> {
             }
             Err(report) => {
                 self.status.config_stale.store(true, Ordering::Relaxed);
-                for problem in report.errors() {
-                    error!(
-                        place = problem.place(),
-                        key = problem.key,
-                        help = problem.remedy,
-                        "configuration not reloaded: {}",
-                        problem.what
-                    );
-                }
+                report.errors().for_each(log_stale);
                 systemd::ready("the configuration is bad: older settings are in force");
             }
         }
@@ -493,12 +514,19 @@ impl Daemon<'_> {
         }
     }
 
+    fn renew_certificates(&mut self) {
+        self.host.unix = config::unix_now();
+        self.renew_certificate();
+        if let Some(token) = &mut self.token {
+            token.renew_certificate(&self.host);
+        }
+    }
+
     /// Looks whether the certificate files have changed.
     fn renew_certificate(&mut self) {
         let Some(watched) = &mut self.certificate else {
             return;
         };
-        self.host.unix = config::unix_now();
         match watched.look(&self.host) {
             Change::None => {}
             Change::Good(certificate) => {

@@ -6,6 +6,7 @@
 //!  4   main ─▶ cli ─▶ daemon ─▶ config  credential  systemd     wires once; says what it does to people
 //!               └──▶ import ─▶ config                          from other servers' configurations
 //!  3                  http ─▶ pages  explain  events            pages for operators; what is noted of a call, in words
+//!                     token                                     credentials for clients
 //!                     probe  revocation                         a client that tests a server; what outlives a call
 //!  2                  plane                                     threads, sockets, the kernel; the only unsafe code
 //!  1                  turn       metrics                        the protocol as a value; counters
@@ -18,6 +19,7 @@
 //! - [`metrics`] are the counters that a worker owns.
 //! - `plane` runs one machine per core, each with sockets of its own, and shares as little as it can.
 //! - `http` shows what they counted, and whether they live; `pages` are those that people open in a browser.
+//! - `token` hands out credentials over HTTP, to users with a token of their login service and to backends with a key.
 //! - `explain` says in words why a call fails; `events` keeps books of sessions.
 //! - `probe` is no part of the server: a client that finds out whether one works, this or any other.
 //! - `revocation` keeps what has been revoked, and tells the workers.
@@ -45,6 +47,8 @@ pub mod pages;
 pub mod probe;
 #[cfg(feature = "server")]
 pub mod revocation;
+#[cfg(feature = "server")]
+pub mod token;
 
 #[cfg(feature = "server")]
 pub mod config;

@@ -4,12 +4,16 @@
 //! [`Snapshot`]. Labels come from closed enums only, so that no client can make the page grow by what it sends.
 //! Names and text of the page are made in `http::page`, from a snapshot; nothing here knows of a page.
 
+mod tokens;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::AddAssign;
 
 use crate::stun::Method;
 use crate::turn::{Cause, Census, Family, Limit, MoveResult, Refusal, Traffic, Transport};
+
+pub use tokens::{Dialect, TokenRefusal, Tokens};
 
 /// Which way a relayed packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

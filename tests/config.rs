@@ -52,6 +52,8 @@ fn what_the_manual_shows_in_comments_is_understood() {
     bench.secret("nonce-key", &"n".repeat(32));
     bench.secret("oauth-key", KEY_32);
     bench.secret("webhook-secret", &"w".repeat(32));
+    bench.secret("backend-key", &"b".repeat(32));
+    bench.certificate("token-cert.pem", "token-key.pem", 2040);
     bench.certificate("turn2.pem", "turn2-key.pem", 2040);
     bench.certificate("cert.pem", "key.pem", 2040);
     let loaded = bench.good(&bench.at_home(&uncommented(REFERENCE)));
@@ -65,6 +67,9 @@ fn what_the_manual_shows_in_comments_is_understood() {
     let events = loaded.parts.events.unwrap();
     assert_eq!(events.interim, Some(Duration::from_secs(300)));
     assert_eq!(events.webhook.unwrap().spool_limit, 64 << 20);
+    let token = loaded.parts.token.unwrap().settings;
+    assert_eq!(token.keys[0].max_ttl, Some(12 * 3600));
+    assert_eq!(token.issuers[0].scopes, ["voip"]);
     assert!(loaded.parts.certificate.is_some());
 }
 

@@ -18,7 +18,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http", &["metrics", "pages", "plane", "turn"]),
     ("probe", &["stun", "turn"]),
     ("revocation", &["plane", "turn"]),
-    ("config", &["events", "plane", "revocation", "turn"]),
+    ("token", &["metrics", "turn"]),
+    ("config", &["events", "plane", "revocation", "token", "turn"]),
     ("credential", &["plane", "turn"]),
     ("systemd", &["plane"]),
     (
@@ -33,6 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "plane",
             "revocation",
             "systemd",
+            "token",
             "turn",
         ],
     ),

@@ -14,6 +14,7 @@ use super::host::{self, FoundBy, Host};
 use super::login::Credentials;
 use super::problem::{Complaint, Report};
 use super::tls::Certificate;
+use super::token::TokenParts;
 
 /// The file in the state directory in which revocations are kept.
 const OWN_REVOCATIONS: &str = "revocations.sqlite";
@@ -44,6 +45,8 @@ pub struct Parts {
     pub certificate: Option<Certificate>,
     /// Secrets that credentials are minted with; the first is the one to use.
     pub secrets: Vec<SharedSecret>,
+    /// For the token service, if there is one.
+    pub token: Option<TokenParts>,
     /// Was the secret made by the server?
     pub own_secret: bool,
     /// For what keeps the revocations, if there are to be any.
@@ -72,6 +75,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let redirect = assembly.redirect(&listeners);
     let tcp_relay = assembly.tcp_relay(&listeners);
     let events = assembly.events();
+    let token = assembly.token(&credentials.secrets);
     assembly.check_limits(&relay, &listeners);
     assembly.check_exposure();
     assembly.check_fronts(&listeners);
@@ -102,6 +106,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         events,
         certificate,
         secrets,
+        token,
         own_secret,
         revocation: revocation(&config, host),
         found_by,
@@ -315,7 +320,7 @@ impl Assembly<'_> {
             return None;
         };
         let is_of_use = |listener: &Listen| listener.transport != Transport::Udp;
-        if !listeners.iter().any(is_of_use) {
+        if !listeners.iter().any(is_of_use) && !self.token_uses_tls() {
             let remedy =
                 "add a [[listen]] with transport = \"tls\", customarily on port 5349 or 443";
             self.warning(

@@ -164,7 +164,8 @@ impl Assembly<'_> {
 
 impl SecretSource {
     fn voucher(&self, secret: &[u8]) -> SharedSecret {
-        let voucher = SharedSecret::new(&self.id, secret, self.algorithm);
+        let voucher =
+            SharedSecret::new(&self.id, secret, self.algorithm).with_encoding(self.encoding);
         if self.claims {
             voucher.with_claims()
         } else {

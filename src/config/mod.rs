@@ -28,6 +28,7 @@ mod section;
 mod show;
 mod tcp_relay;
 mod tls;
+mod token;
 mod validity;
 mod values;
 
@@ -38,10 +39,14 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::events::Sink;
 use crate::plane::{Carry, Listen};
+use crate::token::{Algorithm, Dialect, IceUrl, Rates, Region};
 use crate::turn::{
-    self, Limits, OnExpiry, PasswordAlgorithms, Peers, SecretAlgorithm, TokenAlgorithm,
+    self, Limits, OnExpiry, PasswordAlgorithms, PasswordEncoding, Peers, SecretAlgorithm,
+    TokenAlgorithm,
 };
 
 pub use assemble::{Loaded, Parts, load};
@@ -53,6 +58,7 @@ pub use problem::{Complaint, Problem, Report, Severity};
 pub use secrets::{Secret, StateDirectory, generate, password_weakness, read as read_secret};
 pub(crate) use show::text as toml_text;
 pub use tls::{Certificate, Tls};
+pub use token::TokenParts;
 pub use values::{duration, show_duration};
 
 /// The configuration with every key at its default, which is also its manual.
@@ -89,6 +95,8 @@ pub struct Config {
     pub revocation: Revocation,
     /// `[tls]`
     pub tls: Option<Tls>,
+    /// `[token]`
+    pub token: Token,
     /// `[metrics] listen`
     pub metrics: Option<SocketAddr>,
     /// `[log]`
@@ -188,6 +196,8 @@ pub struct SecretSource {
     pub file: SecretFile,
     /// How passwords are made from it.
     pub algorithm: SecretAlgorithm,
+    /// How they are written.
+    pub encoding: PasswordEncoding,
     /// Does it vouch for claims in usernames?
     pub claims: bool,
     /// The key that names the file, for messages.
@@ -285,6 +295,95 @@ pub struct Revocation {
     pub keep: Duration,
 }
 
+/// `[token]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Where it listens; nowhere: it is off.
+    pub listen: Vec<crate::token::Listen>,
+    /// Its certificate; that of `[tls]` without one.
+    pub certificate: Option<CertificateFiles>,
+    /// What is handed out; none: by the listeners.
+    pub urls: Vec<IceUrl>,
+    /// What is handed out to those who choose a region.
+    pub regions: Vec<Region>,
+    /// How long a credential is good if nothing is said.
+    pub ttl: Duration,
+    /// And at most.
+    pub max_ttl: Duration,
+    /// What it understands beside its own.
+    pub dialects: Vec<Dialect>,
+    /// The pages that may ask.
+    pub origins: Vec<String>,
+    /// Keys of backends.
+    pub api_keys: Vec<ApiKeySource>,
+    /// Who signs the tokens of users.
+    pub issuers: Vec<IssuerSource>,
+    /// How often it may be asked.
+    pub rates: Rates,
+    /// Reverse proxies that are believed.
+    pub proxies: Vec<IpNet>,
+}
+
+/// One of `[token] api_keys`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKeySource {
+    /// The operator's name of it.
+    pub id: String,
+    /// Where it lies.
+    pub file: SecretFile,
+    /// Whose it is; empty without tenants.
+    pub tenant: String,
+    /// May it have credentials made?
+    pub issues: bool,
+    /// May it take them back?
+    pub revokes: bool,
+    /// How long its credentials are good at most.
+    pub max_ttl: Option<Duration>,
+    /// The key that names the file, for messages.
+    pub key: String,
+}
+
+/// One of `[token] issuers`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerSource {
+    /// `iss`
+    pub name: String,
+    /// What must be in `aud`.
+    pub audience: String,
+    /// What it signs with: all of them with a shared key, or none.
+    pub algorithms: Vec<Algorithm>,
+    /// Where its keys are.
+    pub keys: IssuerKeys,
+    /// The claim that names the tenant.
+    pub tenant_claim: Option<String>,
+    /// The tenant of tokens without it; empty without tenants.
+    pub tenant: String,
+    /// What its tokens must be good for.
+    pub scopes: Vec<String>,
+    /// How much its clock may differ.
+    pub leeway: Duration,
+    /// The key that names the keys, for messages.
+    pub key: String,
+}
+
+impl IssuerSource {
+    /// Does it sign with a key that is shared with it?
+    pub(crate) fn is_shared(&self) -> bool {
+        let shared = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+        let mut algorithms = self.algorithms.iter();
+        algorithms.any(|algorithm| shared.contains(algorithm))
+    }
+}
+
+/// Where the keys of an issuer are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IssuerKeys {
+    /// Behind a URL.
+    Url(String),
+    /// In a file.
+    File(SecretFile),
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -367,6 +466,7 @@ impl Config {
             ),
             ("events", self.events != newer.events),
             ("revocation", self.revocation != newer.revocation),
+            ("token.listen", self.token.listen != newer.token.listen),
             ("metrics.listen", self.metrics != newer.metrics),
             ("log.format", self.log.format != newer.log.format),
         ];

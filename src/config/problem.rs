@@ -112,7 +112,7 @@ impl Report {
         let Complaint { what, remedy } = complaint;
         let location = place.as_ref().and_then(|place| {
             let origin = self.origins.get(place.origin)?;
-            Some(locate(origin, place, key.starts_with("auth")))
+            Some(locate(origin, place, is_secretive(key)))
         });
         let problem = Problem {
             severity,
@@ -148,6 +148,13 @@ impl Report {
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().map(|(_, problem)| problem)
     }
+}
+
+/// Where secrets may have been written by mistake.
+fn is_secretive(key: &str) -> bool {
+    ["auth", "token.api_keys", "token.issuers"]
+        .iter()
+        .any(|table| key.starts_with(table))
 }
 
 fn locate(origin: &Origin, place: &Place, secretive: bool) -> Location {

@@ -6,6 +6,7 @@ mod listen;
 mod redirect;
 mod revocation;
 mod tls;
+mod token;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -58,6 +59,7 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
         events: root.table("events", events::read),
         revocation: root.table("revocation", revocation::read),
         tls: root.table("tls", tls::read),
+        token: root.table("token", token::read),
         metrics: root.table("metrics", |section| {
             section.parsed("listen", values::socket_address)
         }),

@@ -1,10 +1,12 @@
 //! A configuration as TOML again: what the server would use, with every key.
 
+mod token;
+
 use std::fmt::{self, Display, Write as _};
 use std::path::Path;
 
 use crate::plane::Web;
-use crate::turn::{OnExpiry, PasswordAlgorithms, SecretAlgorithm};
+use crate::turn::{OnExpiry, PasswordAlgorithms, PasswordEncoding, SecretAlgorithm};
 
 use super::values::show_bit_rate;
 use super::{CertificateFiles, Config, LogFormat, SecretFile, Tls, show_duration};
@@ -19,6 +21,7 @@ impl Display for Config {
         self.show_redirect(f)?;
         self.events.show(f)?;
         self.show_revocation(f)?;
+        self.show_token(f)?;
         let Self {
             tls, metrics, log, ..
         } = self;
@@ -149,9 +152,13 @@ impl Config {
                         SecretAlgorithm::Sha1 => "sha1",
                         SecretAlgorithm::Sha256 => "sha256",
                     };
+                    let encoding = match secret.encoding {
+                        PasswordEncoding::Base64 => "base64",
+                        PasswordEncoding::Base64Url => "base64url",
+                    };
                     writeln!(
                         f,
-                        "    {{ id = {}, file = {}, algorithm = \"{algorithm}\", claims = {} }},",
+                        "    {{ id = {}, file = {}, algorithm = \"{algorithm}\", encoding = \"{encoding}\", claims = {} }},",
                         text(&secret.id),
                         secret_file(&secret.file),
                         secret.claims

@@ -27,7 +27,7 @@ use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::metrics::Snapshot;
+use crate::metrics::{Snapshot, Tokens};
 use crate::pages;
 use guard::Guarded;
 
@@ -56,6 +56,8 @@ pub struct Status {
     pub certificate_end: AtomicI64,
     /// How many revocations are remembered.
     pub revocations: Arc<AtomicU64>,
+    /// What the token service does, if there is one.
+    pub tokens: Option<Arc<Tokens>>,
     /// Log lines that nobody read in time.
     pub log_lines_dropped: Arc<AtomicU64>,
     /// Session events that nobody was told of.
@@ -334,6 +336,7 @@ mod tests {
                     "code",
                     "result",
                     "kind",
+                    "dialect",
                     "limit",
                     "le",
                     "version",

@@ -9,7 +9,10 @@ use prometheus::proto::{
 };
 
 use super::{Status, process};
-use crate::metrics::{BATCH_BOUNDS, Cells, Direction, DtlsCells, DtlsDrop, Snapshot, SocketError};
+use crate::metrics::{
+    BATCH_BOUNDS, Cells, Dialect, Direction, DtlsCells, DtlsDrop, Snapshot, SocketError,
+    TokenRefusal, Tokens,
+};
 use crate::turn::{Cause, Census, Family, Limit, MoveResult, Refusal, Transport};
 
 /// Makes the page.
@@ -27,6 +30,9 @@ pub(super) fn render(snapshot: &Snapshot, status: &Status) -> prometheus::Result
     page.sockets(&snapshot.cells);
     page.dtls(&snapshot.cells.dtls);
     page.server(snapshot, status);
+    if let Some(tokens) = &status.tokens {
+        page.tokens(tokens);
+    }
     page.process(status.started);
     TextEncoder::new().encode_to_string(&page.families)
 }
@@ -243,6 +249,23 @@ impl Page {
             drops.add(&[("reason", cause.label())], cells.drops(cause) as f64);
         }
         self.push(drops);
+    }
+
+    fn tokens(&mut self, tokens: &Tokens) {
+        let help = "Credentials that the token service handed out.";
+        let mut issued = Series::counter("turn_tokens_issued_total", help);
+        for dialect in Dialect::ALL {
+            let labels = [("dialect", dialect.label())];
+            issued.add(&labels, tokens.issued(dialect) as f64);
+        }
+        self.push(issued);
+        let help = "Requests that the token service refused.";
+        let mut refused = Series::counter("turn_tokens_refused_total", help);
+        for reason in TokenRefusal::ALL {
+            let labels = [("reason", reason.label())];
+            refused.add(&labels, tokens.refused(reason) as f64);
+        }
+        self.push(refused);
     }
 
     fn server(&mut self, snapshot: &Snapshot, status: &Status) {

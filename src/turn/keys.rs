@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::Sha256;
@@ -213,7 +213,18 @@ pub struct SharedSecret {
     id: Box<str>,
     secret: Zeroizing<Vec<u8>>,
     algorithm: SecretAlgorithm,
+    encoding: PasswordEncoding,
     claims: bool,
+}
+
+/// The letters that a password is written in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PasswordEncoding {
+    /// Base64 with `+`, `/` and `=`, as every such service writes it.
+    #[default]
+    Base64,
+    /// Base64 with `-` and `_` and nothing behind it: it stands in a URI as it is.
+    Base64Url,
 }
 
 /// The hash of the HMAC that makes passwords.
@@ -232,8 +243,15 @@ impl SharedSecret {
             id: id.into(),
             secret: Zeroizing::new(secret.to_vec()),
             algorithm,
+            encoding: PasswordEncoding::Base64,
             claims: false,
         }
+    }
+
+    /// Writes its passwords in other letters. Both sides must agree.
+    #[must_use]
+    pub fn with_encoding(self, encoding: PasswordEncoding) -> Self {
+        Self { encoding, ..self }
     }
 
     /// Makes it one that vouches for claims, too: for names of the form `expiry:id~tenant~subject~claims`
@@ -258,9 +276,13 @@ impl SharedSecret {
 
     /// The password that goes with a user name.
     pub fn password(&self, username: &[u8]) -> Zeroizing<String> {
+        let engine = match self.encoding {
+            PasswordEncoding::Base64 => &STANDARD,
+            PasswordEncoding::Base64Url => &URL_SAFE_NO_PAD,
+        };
         Zeroizing::new(match self.algorithm {
-            SecretAlgorithm::Sha1 => STANDARD.encode(self.mac::<Hmac<Sha1>>(username)),
-            SecretAlgorithm::Sha256 => STANDARD.encode(self.mac::<Hmac<Sha256>>(username)),
+            SecretAlgorithm::Sha1 => engine.encode(self.mac::<Hmac<Sha1>>(username)),
+            SecretAlgorithm::Sha256 => engine.encode(self.mac::<Hmac<Sha256>>(username)),
         })
     }
 
@@ -374,6 +396,9 @@ mod tests {
         let sha256 = SharedSecret::new("b", b"north", SecretAlgorithm::Sha256);
         assert_eq!(*sha1.password(b"1700000000:ann"), SHA1_OF_ANN);
         assert_eq!(*sha256.password(b"1700000000:ann"), SHA256_OF_ANN);
+        let in_uris = sha256.with_encoding(PasswordEncoding::Base64Url);
+        let expected = "O3G2z0TWwbi0MwjsuZbnJ9Ux0_kaXLTk69V3deV4ZMs";
+        assert_eq!(*in_uris.password(b"1700000000:ann"), expected);
     }
 
     #[test]

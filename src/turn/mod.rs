@@ -67,7 +67,7 @@ pub use elsewhere::WorkerId;
 pub use event::{Allocated, Census, Connect, EndReason, Ended, Event, MoveResult, Moved, Traffic};
 pub use expiry::Expiry;
 pub use five_tuple::{Client, Family, FiveTuple, Path, Transport};
-pub use keys::{SecretAlgorithm, SharedSecret, TooManySecrets, Users};
+pub use keys::{PasswordEncoding, SecretAlgorithm, SharedSecret, TooManySecrets, Users};
 pub use oauth::{ThirdParty, TokenAlgorithm, TokenKey};
 pub use offer::{ListenerAlgorithms, PasswordAlgorithms};
 pub use peers::{Closes, Extent, Peers, Range, Rule};

@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 use crate::config::problem::Complaint;
 use crate::config::section::Section;
 use crate::config::{Auth, OAuth, SecretSource, User, values};
-use crate::turn::{OnExpiry, PasswordAlgorithms, SecretAlgorithm};
+use crate::turn::{OnExpiry, PasswordAlgorithms, PasswordEncoding, SecretAlgorithm};
 
 const ALGORITHMS: [(&str, SecretAlgorithm); 2] = [
     ("sha1", SecretAlgorithm::Sha1),
     ("sha256", SecretAlgorithm::Sha256),
+];
+const ENCODINGS: [(&str, PasswordEncoding); 2] = [
+    ("base64", PasswordEncoding::Base64),
+    ("base64url", PasswordEncoding::Base64Url),
 ];
 const ON_EXPIRY: [(&str, OnExpiry); 3] = [
     ("new", OnExpiry::New),
@@ -73,6 +77,16 @@ fn shared_secret(section: &mut Section<'_>, ids: &mut BTreeSet<String>) -> Optio
     let algorithm = section
         .parsed("algorithm", |text| values::word(text, &ALGORITHMS))
         .unwrap_or(SecretAlgorithm::Sha1);
+    let encoding = section
+        .parsed("encoding", |text| values::word(text, &ENCODINGS))
+        .unwrap_or_default();
+    if encoding != PasswordEncoding::Base64 && algorithm == SecretAlgorithm::Sha1 {
+        let remedy = "take it out, or add algorithm = \"sha256\" if whatever mints with this secret knows both";
+        section.error(
+            "encoding",
+            Complaint::new("passwords by SHA-1 are base64 everywhere", remedy),
+        );
+    }
     let claims = section.flag("claims").unwrap_or(false);
     if !section.is_given("file") {
         let remedy = "add file = \"/etc/turnd/auth-secret\"; `turnd genkey` prints a good secret to put there";
@@ -98,6 +112,7 @@ fn shared_secret(section: &mut Section<'_>, ids: &mut BTreeSet<String>) -> Optio
         id,
         file: file?,
         algorithm,
+        encoding,
         claims,
         key: section.name("file"),
     })

@@ -26,7 +26,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Option<Tls> {
     })
 }
 
-fn certificate(section: &mut Section<'_>) -> Option<CertificateFiles> {
+pub(super) fn certificate(section: &mut Section<'_>) -> Option<CertificateFiles> {
     let certificate = section.path("certificate");
     let key = section.secret_file("key");
     match (section.is_given("certificate"), section.is_given("key")) {

@@ -1,0 +1,253 @@
+//! `[token]`: keys and certificate read from their files, and whether what is asked for can work.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
+
+use crate::token::{self, Issuer, KeySet, Listen, Region, ServiceKey};
+use crate::turn::SharedSecret;
+
+use super::assemble::Assembly;
+use super::problem::Complaint;
+use super::secrets::{self, SHORT_SECRET};
+use super::tls::{Certificate, Tls};
+use super::{ApiKeySource, IssuerKeys, IssuerSource, SecretFile};
+
+/// Each is compared with what comes in.
+const MOST_KEYS: usize = 64;
+const MOST_ISSUERS: usize = 16;
+
+/// What the token service is told.
+pub struct TokenParts {
+    /// Where it listens.
+    pub listen: Vec<Listen>,
+    /// What it does. Without regions where clients find the relay is derived from its listeners.
+    pub settings: token::Settings,
+    /// Its own certificate; that of `[tls]` without one.
+    pub certificate: Option<Certificate>,
+}
+
+impl Assembly<'_> {
+    /// What the token service is told, if there is one. What cannot work is in the report.
+    pub(super) fn token(&mut self, secrets: &[SharedSecret]) -> Option<TokenParts> {
+        let token = &self.config.token;
+        if token.listen.is_empty() {
+            for key in ["token.api_keys", "token.issuers", "token.dialects"] {
+                if self.report.is_given(key) {
+                    let remedy = "add listen = [\"http://127.0.0.1:8089\"] to [token]";
+                    self.warning(key, "the token service listens nowhere", remedy);
+                }
+            }
+            return None;
+        }
+        self.check_token();
+        let certificate = self.token_certificate();
+        let keys = token.api_keys.iter();
+        let keys: Vec<ServiceKey> = keys.filter_map(|source| self.api_key(source)).collect();
+        let issuers = token.issuers.iter();
+        let issuers: Vec<Issuer> = issuers.filter_map(|source| self.issuer(source)).collect();
+        let Some(secret) = secrets.first() else {
+            if !self.report.has_errors() {
+                let remedy = "add one under [auth] secrets; users with a password of their own need no token service";
+                self.error(
+                    "token.listen",
+                    "there is no shared secret to make credentials with",
+                    remedy,
+                );
+            }
+            return None;
+        };
+        let own = Region {
+            name: None,
+            urls: token.urls.clone(),
+        };
+        let own = (!token.urls.is_empty()).then_some(own);
+        Some(TokenParts {
+            listen: token.listen.clone(),
+            certificate,
+            settings: token::Settings {
+                realm: self.config.server.realm.clone(),
+                secret: secret.clone(),
+                regions: own.into_iter().chain(token.regions.clone()).collect(),
+                ttl: token.ttl.as_secs(),
+                max_ttl: token.max_ttl.as_secs(),
+                dialects: token.dialects.clone(),
+                origins: token.origins.clone(),
+                keys,
+                issuers,
+                rates: token.rates,
+                proxies: token.proxies.clone(),
+            },
+        })
+    }
+
+    fn check_token(&mut self) {
+        let token = &self.config.token;
+        let remedy =
+            "add api_keys for backends, or issuers for users with a token of their login service";
+        if token.api_keys.is_empty() && token.issuers.is_empty() && !self.report.has_errors() {
+            self.error(
+                "token.listen",
+                "nobody could ask the token service for anything: it knows no key and no issuer",
+                remedy,
+            );
+        }
+        for (key, number, most) in [
+            ("token.api_keys", token.api_keys.len(), MOST_KEYS),
+            ("token.issuers", token.issuers.len(), MOST_ISSUERS),
+        ] {
+            if number > most {
+                self.error(key, format!("there may be at most {most}"), "take some out");
+            }
+        }
+        for place in &token.listen {
+            if let Listen::Http(address) = place
+                && !address.ip().is_loopback()
+            {
+                let remedy = "see to it that only a proxy with TLS gets there, or write https://";
+                self.warning(
+                    "token.listen",
+                    format!("tokens and passwords come and go unencrypted at {address}"),
+                    remedy,
+                );
+            }
+        }
+    }
+
+    /// Does the token service use the certificate of `[tls]`?
+    pub(super) fn token_uses_tls(&self) -> bool {
+        let token = &self.config.token;
+        let is_https = |place: &Listen| matches!(place, Listen::Https(_));
+        token.certificate.is_none() && token.listen.iter().any(is_https)
+    }
+
+    fn token_certificate(&mut self) -> Option<Certificate> {
+        let Some(files) = &self.config.token.certificate else {
+            if self.token_uses_tls() && self.config.tls.is_none() {
+                let remedy = "add certificate and key here, or a [tls] table with them";
+                self.error(
+                    "token.listen",
+                    "there is https among these, but no certificate",
+                    remedy,
+                );
+            }
+            return None;
+        };
+        let files = Tls {
+            default: files.clone(),
+            others: Vec::new(),
+        };
+        match files.load(self.host) {
+            Ok(certificate) => {
+                for (key, complaint) in certificate.ends_soon(self.host.unix) {
+                    self.report.warning(&format!("token.{key}"), complaint);
+                }
+                Some(certificate)
+            }
+            Err(complaints) => {
+                for (key, complaint) in complaints {
+                    self.report.error(&format!("token.{key}"), complaint);
+                }
+                None
+            }
+        }
+    }
+
+    fn api_key(&mut self, source: &ApiKeySource) -> Option<ServiceKey> {
+        let secret = secrets::read(&source.file, self.host)
+            .map_err(|complaint| self.report.error(&source.key, complaint))
+            .ok()?;
+        self.check_length(&source.key, &secret);
+        let mut key = ServiceKey::new(&source.id, &source.tenant, &secret);
+        key.issues = source.issues;
+        key.revokes = source.revokes;
+        key.max_ttl = source.max_ttl.map(|ttl| ttl.as_secs());
+        Some(key)
+    }
+
+    /// Anybody may try keys over the network.
+    fn check_length(&mut self, key: &str, secret: &[u8]) {
+        if secret.len() < SHORT_SECRET {
+            let what = format!("this key has {} bytes: it can be guessed", secret.len());
+            let remedy = "put a longer one into the file: `turnd genkey` prints one";
+            self.error(key, what, remedy);
+        }
+    }
+
+    fn issuer(&mut self, source: &IssuerSource) -> Option<Issuer> {
+        Some(Issuer {
+            keys: self.issuer_keys(source)?,
+            name: source.name.clone(),
+            audience: source.audience.clone(),
+            algorithms: source.algorithms.clone(),
+            tenant_claim: source.tenant_claim.clone(),
+            tenant: source.tenant.clone(),
+            scopes: source.scopes.clone(),
+            leeway: source.leeway.as_secs(),
+        })
+    }
+
+    fn issuer_keys(&mut self, source: &IssuerSource) -> Option<KeySet> {
+        let file = match &source.keys {
+            IssuerKeys::Url(url) => return KeySet::remote(url),
+            IssuerKeys::File(file) => file,
+        };
+        if source.is_shared() {
+            let secret = secrets::read(file, self.host)
+                .map_err(|complaint| self.report.error(&source.key, complaint))
+                .ok()?;
+            self.check_length(&source.key, &secret);
+            return Some(KeySet::shared(&secret));
+        }
+        let text = match file {
+            // Public keys are no secret: anybody may read them.
+            SecretFile::Path(path) => read_public(path),
+            SecretFile::Credential(_) => secrets::read(file, self.host),
+        };
+        let text = text
+            .map_err(|complaint| self.report.error(&source.key, complaint))
+            .ok()?;
+        let keys = std::str::from_utf8(&text).ok().and_then(KeySet::public);
+        if keys.is_none() {
+            let remedy = "put a JSON Web Key Set into the file, or a public key as PEM (openssl pkey -pubout)";
+            self.error(&source.key, "there is no public key in the file", remedy);
+        }
+        keys
+    }
+}
+
+fn read_public(path: &Path) -> Result<Zeroizing<Vec<u8>>, Complaint> {
+    const LONGEST: u64 = 256 * 1024;
+    let unreadable = |what: String| {
+        let remedy = "give the path of a file with the issuer's public keys";
+        Complaint::new(format!("{} {what}", path.display()), remedy)
+    };
+    let length = std::fs::metadata(path)
+        .map_err(|error| unreadable(format!("cannot be read: {error}")))?
+        .len();
+    if length > LONGEST {
+        return Err(unreadable("is too long for keys".to_owned()));
+    }
+    std::fs::read(path)
+        .map(Zeroizing::new)
+        .map_err(|error| unreadable(format!("cannot be read: {error}")))
+}
+
+impl TokenParts {
+    /// What its TLS listeners show: its own certificate, or that of the relay.
+    pub fn tls<'c>(&'c self, relay: Option<&'c Certificate>) -> Option<&'c Certificate> {
+        let speaks_tls = |place: &Listen| matches!(place, Listen::Https(_));
+        self.certificate
+            .as_ref()
+            .or(relay)
+            .filter(|_| self.listen.iter().any(speaks_tls))
+    }
+}
+
+impl Certificate {
+    /// The TLS side of it.
+    pub fn tls(&self) -> Arc<rustls::ServerConfig> {
+        Arc::clone(&self.server)
+    }
+}

@@ -1,0 +1,11 @@
+//! The token service as a process: what it hands out, to whom, in which words; and that the relay takes it.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod http;
+mod native;
+#[path = "../daemon/process.rs"]
+mod process;
+mod service;
+mod users;
+#[path = "../wire/mod.rs"]
+mod wire;
