@@ -19,7 +19,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("probe", &["stun", "turn"]),
     ("revocation", &["plane", "turn"]),
     ("token", &["metrics", "turn"]),
-    ("config", &["events", "plane", "revocation", "token", "turn"]),
+    (
+        "config",
+        &["events", "plane", "revocation", "token", "turn"],
+    ),
     ("credential", &["plane", "turn"]),
     ("systemd", &["plane"]),
     (

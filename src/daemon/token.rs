@@ -109,7 +109,8 @@ fn refusal(place: &Listen, error: &io::Error) -> Refusal {
                 "let turnd make files in that directory, and take away what else has this name"
             } else {
                 "make the directory; RuntimeDirectory=turnd of systemd makes /run/turnd"
-            },
+            }
+            .into(),
             ..refusal
         },
         Listen::Unix(_) | Listen::Http(_) | Listen::Https(_) => refusal,
@@ -129,7 +130,7 @@ async fn serve(sources: Sources, host: Host, loaded: Loaded) -> Result<(), Refus
     let mut signals = Signals::new()?;
     let service = TokenService::start(parts, Arc::default())?.ok_or_else(|| Refusal {
         what: "the token service listens nowhere".to_owned(),
-        remedy: "add listen = [\"http://127.0.0.1:8089\"] to [token]",
+        remedy: "add listen = [\"http://127.0.0.1:8089\"] to [token]".into(),
     })?;
     systemd::ready("handing out credentials");
     let mut alone = Alone {

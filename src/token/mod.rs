@@ -13,6 +13,7 @@
 mod caller;
 mod clock;
 mod cors;
+mod dialect;
 mod document;
 mod issue;
 mod jwt;

@@ -32,7 +32,7 @@ use super::rate::Limits;
 use super::refusal::{Kind, Refusal};
 use super::site::{Audit, From, Site};
 use super::source::{self, Peer};
-use super::{Settings, Tokens, native};
+use super::{Settings, Tokens, dialect, native};
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 1024;
@@ -328,16 +328,10 @@ impl Running {
 
 fn router(site: &Arc<Site>) -> Router {
     native::routes()
-        .fallback(absent)
+        .merge(dialect::routes(&site.settings.dialects))
+        .fallback(dialect::other)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(site))
-}
-
-async fn absent() -> Refusal {
-    Refusal::new(
-        Kind::NotFound,
-        "see /openapi.json for what there is; dialects are switched on in [token] dialects",
-    )
 }
 
 async fn wrong_method() -> Refusal {
