@@ -283,7 +283,7 @@ const KEYS: &[Key] = &[
     key(
         "redis-statsdb",
         Secret,
-        Gone("turnd tells no Redis about its sessions; they are in the metrics and in the log"),
+        Gone("sessions are told of in lines of JSON or by a webhook, not to a Redis: [events]"),
     ),
     key("redis-userdb", Secret, Gone(DATABASE)),
     key("relay-device", Value, Gone(DEVICE)),
