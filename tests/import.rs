@@ -262,6 +262,18 @@ const KEYS: &[(&str, &[Class], Kept)] = &[
     ("user-quota=many", &[D], |c| c.limits.per_user == 16),
     ("total-quota=1200", &[M], |c| c.limits.total == 1200),
     ("total-quota=0", &[C], |c| c.limits.total == 100_000),
+    ("max-bps=250000", &[C], |c| {
+        c.limits.bandwidth.per_allocation == 2_000_000
+    }),
+    ("bps-capacity=12500000", &[C], |c| {
+        c.limits.bandwidth.total == 100_000_000
+    }),
+    ("max-bps=99999999999999999", &[C], |c| {
+        c.limits.bandwidth.per_allocation == 1_000_000_000_000
+    }),
+    ("max-bps=0\nbps-capacity=0", &[M, M], |c| {
+        c.limits.bandwidth.per_allocation == 0 && c.limits.bandwidth.total == 0
+    }),
     ("max-allocate-lifetime=1800", &[M], |c| {
         c.max_lifetime == Duration::from_secs(1800)
     }),

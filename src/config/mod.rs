@@ -59,6 +59,7 @@ pub use secrets::{Secret, StateDirectory, generate, password_weakness, read as r
 pub(crate) use show::text as toml_text;
 pub use tls::{Certificate, Tls};
 pub use token::TokenParts;
+pub(crate) use values::{LARGEST_RATE, show_bit_rate};
 pub use values::{duration, show_duration};
 
 /// The configuration with every key at its default, which is also its manual.

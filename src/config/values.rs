@@ -93,7 +93,7 @@ pub(super) fn duration_within(
 /// Bits a second of each unit, the largest first.
 const BIT_UNITS: [(char, u64); 3] = [('G', 1_000_000_000), ('M', 1_000_000), ('k', 1000)];
 /// A thousand Gbit/s: more is a slip of the pen.
-const LARGEST_RATE: u64 = 1_000_000_000_000;
+pub(crate) const LARGEST_RATE: u64 = 1_000_000_000_000;
 
 /// Bits a second, `4M` or `500k`; 0 is no limit.
 pub(super) fn bit_rate(text: &str) -> Result<u64, Complaint> {
@@ -117,7 +117,7 @@ pub(super) fn bit_rate(text: &str) -> Result<u64, Complaint> {
 }
 
 /// The shortest text that [`bit_rate`] reads as this rate.
-pub(super) fn show_bit_rate(rate: u64) -> String {
+pub(crate) fn show_bit_rate(rate: u64) -> String {
     let unit = BIT_UNITS
         .iter()
         .find(|(_, bits)| rate != 0 && rate.is_multiple_of(*bits));

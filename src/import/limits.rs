@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::config::show_duration;
+use crate::config::{LARGEST_RATE, show_bit_rate, show_duration};
 use crate::turn::Limits;
 
-use super::line::Line;
 use super::toml::quoted;
 use super::translation::Translation;
 
@@ -15,7 +14,7 @@ const LONGEST_LIFETIME: u64 = 24 * 3600;
 const PERMISSION: u64 = 300;
 const CHANNEL: u64 = 600;
 
-impl<'a> Translation<'a> {
+impl Translation<'_> {
     pub(super) fn limits(&mut self) {
         let default = Limits::default();
         self.quota("user-quota", "per_user", default.per_user, "one user");
@@ -105,16 +104,28 @@ impl<'a> Translation<'a> {
         }
     }
 
-    /// Limits in bytes per second, of which turnd has none.
+    /// Bytes a second become bits a second.
     fn bandwidth(&mut self) {
-        for key in ["max-bps", "bps-capacity"] {
-            let line: Option<Line<'a>> = self.last(key);
-            let Some(line) = line else { continue };
-            match self.number(line) {
-                None => {}
-                Some(0) => self.mapped(line, "there is no limit of bandwidth"),
-                Some(_) => self.dropped(line, "turnd does not limit bandwidth"),
+        let shared = "; it is shared out while it lasts, where coturn refuses allocations";
+        for (key, ours, note) in [
+            ("max-bps", "bandwidth_per_allocation", ""),
+            ("bps-capacity", "bandwidth_total", shared),
+        ] {
+            let Some(line) = self.last(key) else { continue };
+            let Some(bytes) = self.number(line) else {
+                continue;
+            };
+            if bytes == 0 {
+                self.mapped(line, "there is no limit of bandwidth");
+                continue;
             }
+            let value = show_bit_rate(bytes.saturating_mul(8).min(LARGEST_RATE));
+            let told = format!(
+                "[limits] {ours} = \"{value}\": bits, not bytes, in each direction; headers count{note}"
+            );
+            self.changed(line, told);
+            let origins = self.origins(&[line]);
+            self.toml.assign("limits", &origins, ours, &quoted(&value));
         }
     }
 }
