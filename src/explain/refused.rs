@@ -302,7 +302,6 @@ fn secret_id(username: &[u8]) -> String {
 
 /// The name of a request.
 pub(super) fn method_word(method: Method) -> &'static str {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "methods are open")]
     match method {
         Method::ALLOCATE => "Allocate",
         Method::REFRESH => "Refresh",

@@ -169,10 +169,6 @@ impl Server {
         let Some(allocation) = self.allocation_by(request) else {
             return;
         };
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "methods are open; other successes say nothing of why a call fails"
-        )]
         match request.message.method() {
             Method::REFRESH => allocation.birth.refreshed(now),
             Method::CREATE_PERMISSION => {
@@ -218,10 +214,8 @@ impl Server {
         let Some(allocation) = self.allocation_by(request) else {
             return false;
         };
-        let fact = denied.unwrap_or(Fact::Refused {
-            method,
-            code: reject.code().0,
-        });
+        let code = reject.code().0;
+        let fact = denied.unwrap_or(Fact::Refused { method, code });
         allocation.note(fact, request.now.instant);
         true
     }

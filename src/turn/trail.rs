@@ -297,7 +297,7 @@ mod tests {
                 let (mut known, others): (Vec<_>, Vec<_>) =
                     model.into_iter().partition(|note| note.fact == fact(*number));
                 model = others;
-                let mut note = known.pop().unwrap_or(Note { fact: fact(*number), first: age, last: age, count: 0 });
+                let mut note = known.pop().unwrap_or_else(|| Note { fact: fact(*number), first: age, last: age, count: 0 });
                 note.count += 1;
                 note.last = age;
                 model.push(note);
