@@ -407,3 +407,19 @@ fn a_tcp_peer_that_cannot_be_connected_is_noted() {
     };
     note(&only(&turn), |fact| *fact == failed);
 }
+
+#[test]
+fn what_is_above_a_rate_is_counted() {
+    let mut turn = Turn::with(|settings| settings.limits.bandwidth.per_allocation = 8000);
+    let mut ann = ann();
+    ann.relay(&mut turn);
+    ann.permit(&mut turn, &[PEER]);
+    let dropped = (0..20).filter(|_| ann.send(&mut turn, PEER, &[0; 100]).is_err());
+    let dropped = dropped.count() as u32;
+    assert!(dropped > 5);
+    let cause = Cause::Bandwidth;
+    assert_eq!(
+        note(&only(&turn), |fact| *fact == Fact::Dropped { cause }).count,
+        dropped
+    );
+}

@@ -8,7 +8,8 @@ use super::words::{counted, span, times};
 use super::{Finding, peer, rank};
 use crate::stun::Method;
 use crate::turn::{
-    Account, EndReason, Exchange, Fact, Note, Rebuff, RelayProtocol, SendFailure, Strangers, Why,
+    Account, Cause, EndReason, Exchange, Fact, Note, Rebuff, RelayProtocol, SendFailure, Strangers,
+    Why,
 };
 
 /// How many packets may go unanswered before it is worth a word.
@@ -215,6 +216,7 @@ impl Story<'_> {
                 ),
                 "A channel lasts 10 minutes: the client must bind it again before that (ChannelBind).",
             )),
+            Fact::Dropped { cause } => Some(self.dropped(cause, note)),
             Fact::Icmp {
                 ip,
                 port,
@@ -245,6 +247,7 @@ impl Story<'_> {
             | Fact::ToPeerUnpermitted { .. }
             | Fact::FromPeerExpired { .. }
             | Fact::NoChannel { .. }
+            | Fact::Dropped { .. }
             | Fact::Icmp { .. }
             | Fact::SendFailed { .. }
             | Fact::ConnectFailed { .. }
@@ -282,6 +285,48 @@ impl Story<'_> {
             "A permission lasts 5 minutes: the client must ask again before that (CreatePermission, or ChannelBind of a \
              channel to that peer). Look for a client that slept, or that forgets to.",
         )
+    }
+
+    fn dropped(&self, cause: Cause, note: &Note) -> Finding {
+        const LIMITS: &str = "under [limits] says how much; what a credential claims (b) may be less. A client that \
+                              heeds congestion sends less after a while; one that does not needs more, or sends too much.";
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "what is noted, and what may come to be"
+        )]
+        let (said, remedy) = match cause {
+            Cause::Bandwidth => (
+                "it is above what one allocation may relay",
+                format!("`bandwidth_per_allocation` {LIMITS}"),
+            ),
+            Cause::UserBandwidth => (
+                "it is above what the allocations of its user may relay together",
+                format!("`bandwidth_per_user` {LIMITS}"),
+            ),
+            Cause::TenantBandwidth => (
+                "it is above what the users of its tenant may relay together",
+                format!("`bandwidth_per_tenant` {LIMITS}"),
+            ),
+            Cause::TotalBandwidth => (
+                "it is above what everybody may relay together",
+                format!("`bandwidth_total` {LIMITS}"),
+            ),
+            Cause::ClientAway => (
+                "the client's connection is closed, and it has not come back yet",
+                "It has a ticket with which it may (RFC 8016); if it does not, the session ends with its lifetime."
+                    .to_owned(),
+            ),
+            _ => (cause.label(), "See turn_dropped_packets_total.".to_owned()),
+        };
+        let what = format!(
+            "{} dropped, last {}: {said}.",
+            match note.count {
+                1 => "1 packet was".to_owned(),
+                count => format!("{count} packets were"),
+            },
+            self.ago(note.last)
+        );
+        finding(cause.label(), rank::ODD, what, remedy)
     }
 
     fn unreachable(&self, ip: IpAddr, port: u16, (kind, code): (u8, u8), note: &Note) -> Finding {

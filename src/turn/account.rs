@@ -247,7 +247,7 @@ impl Allocation {
     pub(super) fn note_unpermitted(&mut self, peer: SocketAddr, now: Instant) {
         let age = now.saturating_duration_since(self.birth.at);
         let ip = peer.ip();
-        let known = self.permissions.knows(ip);
+        let known = self.permissions().knows(ip);
         let trail = self.trail.get_or_insert_default();
         if known || trail.has_permitted(ip) {
             trail.note(Fact::FromPeerExpired { ip }, age);

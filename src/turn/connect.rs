@@ -157,6 +157,7 @@ impl Server {
             return Err(Cause::UnknownRelay);
         }
         if !connections.permissions.allows(peer.ip(), now.instant) {
+            allocation.note_unpermitted(peer, now.instant);
             return Err(Cause::NoPermission);
         }
         let rules = self.settings.tcp_relay.as_ref();

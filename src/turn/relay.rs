@@ -30,6 +30,7 @@ impl Server {
         };
         let relay = relay.id;
         if let Err(cause) = allocation.afford(Towards::Peer, data.body.len(), now.instant) {
+            allocation.note(Fact::Dropped { cause }, now.instant);
             return Verdict::Drop(cause);
         }
         allocation.to_peer.add(data.body.len());
@@ -63,6 +64,7 @@ impl Server {
             return Verdict::Drop(Cause::NoPermission);
         }
         if let Err(cause) = allocation.afford(Towards::Peer, body.len(), now.instant) {
+            allocation.note(Fact::Dropped { cause }, now.instant);
             return Verdict::Drop(cause);
         }
         allocation.to_peer.add(body.len());
@@ -126,9 +128,12 @@ impl Server {
             return Verdict::Drop(Cause::NoPermission);
         };
         if allocation.is_away() {
-            return Verdict::Drop(Cause::ClientAway);
+            let cause = Cause::ClientAway;
+            allocation.note(Fact::Dropped { cause }, now.instant);
+            return Verdict::Drop(cause);
         }
         if let Err(cause) = allocation.afford(Towards::Client, len, now.instant) {
+            allocation.note(Fact::Dropped { cause }, now.instant);
             return Verdict::Drop(cause);
         }
         allocation.to_client.add(len);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::stun::Method;
 
-use super::Rule;
 use super::verdict::labels;
+use super::{Cause, Rule};
 
 /// Something that happened to an allocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +58,11 @@ pub enum Fact {
     NoChannel {
         /// Its number.
         number: u16,
+    },
+    /// Data were dropped for another reason.
+    Dropped {
+        /// Which.
+        cause: Cause,
     },
     /// The network answered what was sent to a peer with an ICMP error.
     Icmp {
@@ -111,7 +116,10 @@ impl Fact {
             | Self::SendFailed { ip, .. }
             | Self::ConnectFailed { ip, .. }
             | Self::Closed { ip } => Some(ip),
-            Self::Refused { .. } | Self::NoChannel { .. } | Self::Moved { .. } => None,
+            Self::Refused { .. }
+            | Self::NoChannel { .. }
+            | Self::Dropped { .. }
+            | Self::Moved { .. } => None,
         }
     }
 }
@@ -225,6 +233,7 @@ impl Trail {
             | Fact::Refused { .. }
             | Fact::ToPeerUnpermitted { .. }
             | Fact::NoChannel { .. }
+            | Fact::Dropped { .. }
             | Fact::Icmp { .. }
             | Fact::SendFailed { .. }
             | Fact::ConnectFailed { .. }
