@@ -52,6 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "plane",
             "probe",
             "revocation",
+            "token",
             "turn",
         ],
     ),

@@ -129,6 +129,7 @@ fn the_ports_are_those_of_the_configuration() {
                 auth = { secrets = [{ file = 'secret' }] }\n\
                 tcp_relay = { enabled = true }\n\
                 metrics = { listen = '127.0.0.1:9641' }\n\
+                token = { listen = ['http://127.0.0.1:8089'], api_keys = [{ id = 'app', file = 'secret' }] }\n\
                 [[listen]]\naddress = '0.0.0.0:3478'\n\
                 [[listen]]\naddress = '127.0.0.1:443'\ntransport = 'tcp'\nproxy_protocol = true\nproxies = ['127.0.0.1']\n";
     fs::write(&file, text).unwrap();
@@ -144,6 +145,7 @@ fn the_ports_are_those_of_the_configuration() {
          tcp  443          127.0.0.1  clients, through proxies alone\n\
          udp  50000-50999  127.0.0.1  peers, from anywhere\n\
          tcp  50000-50999  127.0.0.1  peers of TCP relays, from and to anywhere\n\
+         tcp  8089         127.0.0.1  credentials: for your reverse proxy alone\n\
          tcp  9641         127.0.0.1  metrics: for your own network alone\n"
     );
     fs::write(&file, "[relay]\nprots = '1-2'\n").unwrap();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use turnd::config::Loaded;
 use turnd::plane::Listen;
+use turnd::token;
 use turnd::turn::Transport;
 
 use super::print;
@@ -34,6 +35,14 @@ pub(super) fn show(loaded: &Loaded) -> ExitCode {
                 "peers of TCP relays, from and to anywhere",
             ));
         }
+    }
+    for listen in &loaded.config.token.listen {
+        let (address, what) = match listen {
+            token::Listen::Http(address) => (*address, "credentials: for your reverse proxy alone"),
+            token::Listen::Https(address) => (*address, "credentials"),
+            token::Listen::Unix(_) => continue,
+        };
+        rows.push(row(true, &address.port().to_string(), address, what));
     }
     if let Some(address) = loaded.config.metrics {
         rows.push(row(
