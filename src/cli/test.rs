@@ -105,7 +105,7 @@ impl Test {
         };
         let targets = self.targets(loaded.as_ref());
         if targets.is_empty() {
-            return fail(&"error: there is no listener that could be tested from here");
+            return fail("error: there is no listener that could be tested from here");
         }
         let plan = Plan {
             access,

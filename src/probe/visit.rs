@@ -564,9 +564,11 @@ async fn give_back(client: &mut Client) -> Result<(), Fault> {
 
 fn allocation(answer: &Answer) -> Result<(Facts, Vec<std::net::SocketAddr>), Fault> {
     let message = answer.success()?;
+    // coturn names an empty address for the family that it has no relay of.
     let relayed: Vec<_> = message
         .xor_relayed_addresses()
         .filter_map(Result::ok)
+        .filter(|address| address.port() != 0)
         .collect();
     let lifetime = message.lifetime().and_then(Result::ok);
     let (false, Some(lifetime_seconds)) = (relayed.is_empty(), lifetime) else {

@@ -1,6 +1,6 @@
 //! Somebody else's server: Debian's coturn, on addresses of its own.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -33,6 +33,27 @@ fn coturn_is_found_to_work_over_every_transport() {
         challenge["software"].as_str().unwrap().contains("Coturn"),
         "{challenge:#}"
     );
+}
+
+/// It has no relay of IPv4 for those who name no family, which is told; and names an empty address beside the other.
+#[test]
+fn coturn_of_ipv6_alone_is_tested_by_asking_for_ipv6() {
+    let ip = "::1".parse().unwrap();
+    let Some(coturn) = Coturn::start_at(ip, "allow-loopback-peers\n") else {
+        return;
+    };
+    let ended = coturn.test(&[
+        format!("turn:{}", coturn.plain),
+        format!("turns:{}", coturn.secure),
+    ]);
+    assert_eq!(ended.code, 0, "{}", ended.all());
+    for number in [0, 1] {
+        let report = ended.json();
+        let server = &report["urls"][number]["servers"][0];
+        let relayed = step(server, "allocate")["relayed_addresses"].as_array();
+        assert_eq!(relayed.map(Vec::len), Some(1), "{server:#}");
+        assert_eq!(step(server, "round-trip")["result"], "ok", "{server:#}");
+    }
 }
 
 #[test]
@@ -75,6 +96,10 @@ struct Coturn {
 impl Coturn {
     /// A server, or nothing where it is not installed.
     fn start(more: &str) -> Option<Self> {
+        Self::start_at(IpAddr::from([127, 0, 0, 1]), more)
+    }
+
+    fn start_at(ip: IpAddr, more: &str) -> Option<Self> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         if !std::env::split_paths(&path).any(|directory| directory.join("turnserver").is_file()) {
             let in_ci = std::env::var_os("CI").is_some_and(|value| value == "true");
@@ -83,11 +108,11 @@ impl Coturn {
             return None;
         }
         let place = Place::new();
-        certificate_for("127.0.0.1", &place.0, "", 2100);
-        let (plain, secure) = (free_address(), free_address());
+        certificate_for(&ip.to_string(), &place.0, "", 2100);
+        let [plain, secure] = [(); 2].map(|()| SocketAddr::new(ip, free_address().port()));
         let dir = place.0.display();
         let config = format!(
-            "listening-ip=127.0.0.1\nrelay-ip=127.0.0.1\nlistening-port={}\ntls-listening-port={}\n\
+            "listening-ip={ip}\nrelay-ip={ip}\nlistening-port={}\ntls-listening-port={}\n\
              min-port=41000\nmax-port=41999\nuse-auth-secret\nstatic-auth-secret={SECRET}\nrealm=coturn.test\n\
              cert={dir}/cert.pem\npkey={dir}/key.pem\nno-cli\nlog-file=stdout\nuserdb={dir}/users\n\
              pidfile={dir}/pid\n{more}",
