@@ -1,9 +1,14 @@
 //! The commands, and what they print.
 
+mod client;
 mod import;
+mod kick;
 mod papers;
 mod ports;
 mod revoke;
+mod sessions;
+mod show;
+mod status;
 mod test;
 
 use std::env;
@@ -134,6 +139,14 @@ enum Command {
         #[arg(value_name = "DIR")]
         directory: Option<PathBuf>,
     },
+    /// Show what the running server does
+    Status(status::Show),
+    /// List the calls of the running server, or show one
+    Sessions(sessions::List),
+    /// End calls of the running server
+    ///
+    /// Their clients hear nothing of it, and may begin anew as long as their credentials are good.
+    Kick(kick::Kick),
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +192,9 @@ impl Cli {
             Command::Ports => with_config(&sources, ports::show),
             Command::Completions { shell } => papers::completions(shell),
             Command::Man { directory } => papers::man(directory),
+            Command::Status(show) => show.run(&sources),
+            Command::Sessions(list) => list.run(&sources),
+            Command::Kick(kick) => kick.run(&sources),
         }
     }
 }

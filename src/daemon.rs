@@ -14,6 +14,7 @@ mod certificate;
 mod first_run;
 mod harden;
 mod logging;
+mod seat;
 mod signals;
 pub mod token;
 
@@ -33,6 +34,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Certificate, Config, Host, Loaded, Parts, Problem, Sources};
 use crate::events;
+use crate::http::admin::Seat;
 use crate::http::{self, Status};
 use crate::plane::{self, Adopted, Handle};
 use crate::revocation::{self, Broken, Revoker};
@@ -226,6 +228,7 @@ async fn serve(
         .and_then(|listener| listener.local_addr().ok());
     let store = open_revocations(&parts)?;
     let token = TokenService::start(&parts, status.tokens.clone().unwrap_or_default())?;
+    let doors = seat::open(&parts.seat, &host)?;
     let plane = start_plane(&parts, &adopted)?;
     let books = match &parts.events {
         Some(settings) => Some(
@@ -250,12 +253,17 @@ async fn serve(
         tokio::spawn(http::serve_self_test(listener));
     }
     let workers = parts.plane.workers as u64;
+    let facts = seat::facts(&config, &parts);
+    let seat = Seat::new(plane.clone(), workers, Arc::clone(&status), facts);
+    let seat = Arc::new(seat);
+    let _socket = seat::serve(doors, Arc::clone(&seat));
     let mut daemon = Daemon {
         sources,
         host,
         config,
         plane,
         status,
+        seat,
         logging,
         signals,
         token,
@@ -381,6 +389,7 @@ struct Daemon<'a> {
     config: Config,
     plane: Handle,
     status: Arc<Status>,
+    seat: Arc<Seat>,
     logging: &'a Logging,
     signals: Signals,
     token: Option<TokenService>,
@@ -473,6 +482,7 @@ impl Daemon<'_> {
                     token.reload(&parts);
                 }
                 self.watch_certificate(&parts);
+                self.seat.set_facts(seat::facts(&config, &parts));
                 self.status.config_stale.store(false, Ordering::Relaxed);
                 info!("configuration reloaded");
                 systemd::ready("relaying");

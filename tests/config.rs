@@ -54,6 +54,7 @@ fn what_the_manual_shows_in_comments_is_understood() {
     bench.secret("webhook-secret", &"w".repeat(32));
     bench.secret("backend-key", &"b".repeat(32));
     bench.certificate("token-cert.pem", "token-key.pem", 2040);
+    bench.secret("admin-token", &"t".repeat(32));
     bench.certificate("turn2.pem", "turn2-key.pem", 2040);
     bench.certificate("cert.pem", "key.pem", 2040);
     let loaded = bench.good(&bench.at_home(&uncommented(REFERENCE)));
@@ -193,6 +194,13 @@ const EVERYTHING: &str = "
     others = [{ certificate = 'turn2.pem', key = 'turn2-key.pem' }]
     [metrics]
     listen = '127.0.0.1:9641'
+    [admin]
+    socket = '/run/x/admin.sock'
+    group = '4'
+    users = ['root', '1000']
+    listen = '[::1]:9642'
+    token_file = 'a b\"c'
+    hosts = ['turn.example.org']
     [log]
     format = 'json'
     level = 'info,turnd::plane=debug'
@@ -1221,6 +1229,69 @@ fn keys_for_tokens_are_judged() {
     }
     let nameless = bench.bad("[auth.oauth]\nkeys = [{ kid = 'k1', file = 'k' }]");
     assert_eq!(nameless.errors().next().unwrap().key, "auth.oauth.keys");
+}
+
+#[test]
+fn the_operators_seat_is_told_who_may_sit_there() {
+    let mut bench = Bench::new();
+    bench.secret("token", &"t".repeat(32));
+    let seat = bench
+        .good("[admin]\ngroup = '4'\nusers = ['root', '1234']\nlisten = '127.0.0.1:9642'\ntoken_file = 'token'")
+        .parts
+        .seat;
+    assert_eq!(seat.group, Some(4));
+    assert!(seat.users.contains(&0) && seat.users.contains(&1234));
+    assert_eq!(seat.listen.unwrap().0, "127.0.0.1:9642".parse().unwrap());
+    assert!(seat.socket.unwrap().ends_with("admin.sock") && !seat.is_named);
+    bench.host.runtime_directory = Some(PathBuf::from("/run/turnd"));
+    let seat = bench.good("").parts.seat;
+    assert_eq!(seat.socket, Some(PathBuf::from("/run/turnd/admin.sock")));
+    assert!(
+        bench
+            .good("[admin]\nsocket = 'off'")
+            .parts
+            .seat
+            .socket
+            .is_none()
+    );
+    let named = bench.good("[admin]\nsocket = 'here.sock'").parts.seat;
+    assert_eq!(named.socket, Some(bench.directory.join("here.sock")));
+    assert!(named.is_named);
+}
+
+#[test]
+fn a_seat_that_others_could_take_is_refused() {
+    let bench = Bench::new();
+    bench.secret("short", "0123456789");
+    bench.secret("spaces", "a token with spaces in it");
+    bench.secret("token", &"t".repeat(32));
+    for (more, key) in [
+        ("listen = '127.0.0.1:9642'", "admin.listen"),
+        (
+            "listen = '127.0.0.1:9642'\ntoken_file = 'absent'",
+            "admin.token_file",
+        ),
+        (
+            "listen = '127.0.0.1:9642'\ntoken_file = 'short'",
+            "admin.token_file",
+        ),
+        (
+            "listen = '127.0.0.1:9642'\ntoken_file = 'spaces'",
+            "admin.token_file",
+        ),
+        ("group = 'no-such-group'", "admin.group"),
+        ("users = ['root', 'no-such-user']", "admin.users"),
+        ("users = ['a b']", "admin.users"),
+        ("hosts = ['http://x']", "admin.hosts"),
+    ] {
+        let report = bench.bad(&format!("[admin]\n{more}"));
+        let errors: Vec<&Problem> = report.errors().collect();
+        assert_eq!(errors.len(), 1, "{more}\n{report}");
+        assert_eq!(errors[0].key, key, "{more}\n{report}");
+        assert!(!errors[0].remedy.is_empty(), "{report}");
+    }
+    let open = bench.good("[admin]\nlisten = '0.0.0.0:9642'\ntoken_file = 'token'");
+    assert!(warnings(&open).iter().any(|key| key == "admin.listen"));
 }
 
 #[test]

@@ -48,6 +48,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config",
             "credential",
             "daemon",
+            "http",
             "import",
             "plane",
             "probe",

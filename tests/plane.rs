@@ -201,8 +201,8 @@ fn what_a_limit_turns_away_is_counted_by_the_limit() {
         });
         assert_eq!(answer.code(), if i < 2 { 0 } else { 486 });
     }
-    let [user, client, total] = plane.snapshot().rejected;
-    assert_eq!((user, client, total), (4, 0, 0));
+    let [user, client, tenant, total] = plane.snapshot().rejected;
+    assert_eq!((user, client, tenant, total), (4, 0, 0, 0));
 }
 
 #[test]

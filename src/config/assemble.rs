@@ -9,6 +9,7 @@ use crate::revocation;
 use crate::turn::{self, Limits, ListenerAlgorithms, SharedSecret, Transport};
 
 use super::Config;
+use super::admin::Seat;
 use super::document::Sources;
 use super::host::{self, FoundBy, Host};
 use super::login::Credentials;
@@ -53,6 +54,8 @@ pub struct Parts {
     pub revocation: Option<revocation::Settings>,
     /// How the relay addresses were found; nothing if they are configured.
     pub found_by: Option<FoundBy>,
+    /// For the operator's seat.
+    pub seat: Seat,
 }
 
 /// Reads the sources, checks everything, and makes it into settings.
@@ -76,6 +79,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let tcp_relay = assembly.tcp_relay(&listeners);
     let events = assembly.events();
     let token = assembly.token(&credentials.secrets);
+    let seat = assembly.admin();
     assembly.check_limits(&relay, &listeners);
     assembly.check_exposure();
     assembly.check_fronts(&listeners);
@@ -110,6 +114,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         own_secret,
         revocation: revocation(&config, host),
         found_by,
+        seat,
     };
     Ok(Loaded {
         config,

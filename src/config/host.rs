@@ -33,6 +33,8 @@ pub struct Host {
     pub credentials_directory: Option<PathBuf>,
     /// Where the server keeps what it made itself.
     pub state: StateDirectory,
+    /// Where the service manager wants sockets to lie.
+    pub runtime_directory: Option<PathBuf>,
     /// Random bytes of this process, for want of any that are kept.
     pub process_key: Secret,
 }
@@ -48,6 +50,7 @@ impl Host {
             has_ipv6: Self::has_address(Ipv6Addr::LOCALHOST.into()),
             credentials_directory: env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
             state: StateDirectory::new(state_directory()),
+            runtime_directory: first_of("RUNTIME_DIRECTORY"),
             process_key: generate()
                 .map(|text| text.as_bytes().to_vec().into())
                 .expect("the kernel gives random bytes"),
@@ -87,15 +90,19 @@ fn state_directory() -> PathBuf {
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    if let Some(directories) = env::var_os("STATE_DIRECTORY")
-        && let Some(first) = env::split_paths(&directories).find(|path| path.is_absolute())
-    {
+    if let Some(first) = first_of("STATE_DIRECTORY") {
         return first;
     }
     given("XDG_STATE_HOME")
         .or_else(|| given("HOME").map(|home| home.join(".local/state")))
         .unwrap_or_else(|| PathBuf::from("/var/lib"))
         .join("turnd")
+}
+
+/// The first of the directories that the service manager has made for this purpose.
+fn first_of(name: &str) -> Option<PathBuf> {
+    let directories = env::var_os(name)?;
+    env::split_paths(&directories).find(|path| path.is_absolute())
 }
 
 /// How the relay addresses were found.

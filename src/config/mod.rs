@@ -10,6 +10,7 @@
 //! again. Parts declare their own `Settings` and never see this module: the configuration points at the parts.
 //! Secrets come from files only, and no problem ever quotes one.
 
+mod admin;
 mod assemble;
 mod certificate;
 mod check;
@@ -49,6 +50,7 @@ use crate::turn::{
     TokenAlgorithm,
 };
 
+pub use admin::{Seat, admin_sockets};
 pub use assemble::{Loaded, Parts, load};
 pub use certificate::{CertificateFiles, Stamp};
 pub use document::{ENVIRONMENT_PREFIX, Sources};
@@ -100,6 +102,8 @@ pub struct Config {
     pub token: Token,
     /// `[metrics] listen`
     pub metrics: Option<SocketAddr>,
+    /// `[admin]`
+    pub admin: Admin,
     /// `[log]`
     pub log: Log,
 }
@@ -385,6 +389,34 @@ pub enum IssuerKeys {
     File(SecretFile),
 }
 
+/// `[admin]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where the socket lies.
+    pub socket: AdminSocket,
+    /// The group that may use it, by name or number.
+    pub group: Option<String>,
+    /// Users who may use it, likewise.
+    pub users: Vec<String>,
+    /// Where else the operator is listened for.
+    pub listen: Option<SocketAddr>,
+    /// Where the token lies that is to be shown there.
+    pub token_file: Option<SecretFile>,
+    /// Names that this host is asked for by there.
+    pub hosts: Vec<String>,
+}
+
+/// `[admin] socket`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// In the runtime directory, or else in the state directory.
+    Customary,
+    /// Here.
+    At(PathBuf),
+    /// Nowhere.
+    Off,
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -469,6 +501,15 @@ impl Config {
             ("revocation", self.revocation != newer.revocation),
             ("token.listen", self.token.listen != newer.token.listen),
             ("metrics.listen", self.metrics != newer.metrics),
+            ("admin.socket", self.admin.socket != newer.admin.socket),
+            ("admin.group", self.admin.group != newer.admin.group),
+            ("admin.users", self.admin.users != newer.admin.users),
+            ("admin.listen", self.admin.listen != newer.admin.listen),
+            (
+                "admin.token_file",
+                self.admin.token_file != newer.admin.token_file,
+            ),
+            ("admin.hosts", self.admin.hosts != newer.admin.hosts),
             ("log.format", self.log.format != newer.log.format),
         ];
         differs

@@ -1,5 +1,6 @@
 //! Every key of the configuration, in the order of the manual: its name, its kind, its bounds and its default.
 
+mod admin;
 mod auth;
 mod limits;
 mod listen;
@@ -63,6 +64,7 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
         metrics: root.table("metrics", |section| {
             section.parsed("listen", values::socket_address)
         }),
+        admin: root.table("admin", admin::read),
         log: root.table("log", log),
     };
     root.finish();

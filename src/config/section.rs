@@ -63,6 +63,12 @@ impl<'a> Section<'a> {
         self.table.get(key).is_some()
     }
 
+    /// Is the key there, with just this text?
+    pub(super) fn says(&self, key: &str, word: &str) -> bool {
+        let entry = self.table.get(key);
+        entry.is_some_and(|entry| matches!(&entry.node.value, Value::Text(text) if text == word))
+    }
+
     /// Is the key there, with a list that has nothing in it?
     pub(super) fn is_empty_list(&self, key: &str) -> bool {
         self.table.get(key).is_some_and(

@@ -9,7 +9,9 @@ use crate::plane::Web;
 use crate::turn::{OnExpiry, PasswordAlgorithms, PasswordEncoding, SecretAlgorithm};
 
 use super::values::show_bit_rate;
-use super::{CertificateFiles, Config, LogFormat, SecretFile, Tls, show_duration};
+use super::{
+    Admin, AdminSocket, CertificateFiles, Config, LogFormat, SecretFile, Tls, show_duration,
+};
 
 impl Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,7 +25,11 @@ impl Display for Config {
         self.show_revocation(f)?;
         self.show_token(f)?;
         let Self {
-            tls, metrics, log, ..
+            tls,
+            metrics,
+            admin,
+            log,
+            ..
         } = self;
         writeln!(f, "\n[tls]")?;
         match tls {
@@ -44,6 +50,7 @@ impl Display for Config {
             Some(address) => writeln!(f, "listen = \"{address}\"")?,
             None => writeln!(f, "# off")?,
         }
+        admin.show(f)?;
         let format = match log.format {
             LogFormat::Auto => "auto",
             LogFormat::Text => "text",
@@ -55,6 +62,35 @@ impl Display for Config {
             "\n[log]\nformat = \"{format}\"\nlevel = {}",
             text(&log.level)
         )
+    }
+}
+
+impl Admin {
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\n[admin]")?;
+        match &self.socket {
+            AdminSocket::Customary => {
+                writeln!(f, "# socket: admin.sock in the runtime or state directory")?;
+            }
+            AdminSocket::At(socket) => writeln!(f, "socket = {}", path(socket))?,
+            AdminSocket::Off => writeln!(f, "socket = \"off\"")?,
+        }
+        if let Some(group) = &self.group {
+            writeln!(f, "group = {}", text(group))?;
+        }
+        writeln!(f, "users = [{}]", quoted(&self.users))?;
+        match (&self.listen, &self.token_file) {
+            (Some(address), Some(file)) => {
+                writeln!(
+                    f,
+                    "listen = \"{address}\"\ntoken_file = {}",
+                    secret_file(file)
+                )?;
+            }
+            (_, Some(file)) => writeln!(f, "# listen: off\ntoken_file = {}", secret_file(file))?,
+            (_, None) => writeln!(f, "# listen: off")?,
+        }
+        writeln!(f, "hosts = [{}]", quoted(&self.hosts))
     }
 }
 

@@ -1,10 +1,12 @@
-//! The pages for operators and their tools: `/metrics`, `/healthz`, `/readyz`, `/self-test`.
+//! The pages for operators and their tools: `/metrics`, `/healthz`, `/readyz`, `/self-test`; and in [`admin`] the
+//! operator's seat.
 //!
 //! They have a listener and a thread of their own, answer nothing but GET, take no input, and hold few connections
 //! for a short time: whoever plays with them cannot touch the relay. There is no password and no write access, so
 //! the listener belongs on loopback or a private network. `/healthz` and `/readyz` tell strangers nothing, and may
 //! be served to web clients of the relay's own listeners.
 
+pub mod admin;
 mod guard;
 mod page;
 mod process;

@@ -110,7 +110,7 @@ impl Server {
     ) -> Vec<Account> {
         let past = self.past.0.iter().rev();
         past.filter(|(_, account)| peer.is_none_or(|peer| account.mentions(peer)))
-            .filter(|(_, account)| which(&self.holder_of(&account.session)))
+            .filter(|(_, account)| which(&account.session.holder()))
             .map(|(end, account)| {
                 let mut account = account.clone();
                 if let Some((_, ago)) = &mut account.ended {

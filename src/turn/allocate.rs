@@ -19,7 +19,7 @@ use super::server::Server;
 use super::terms::Terms;
 use super::{
     Allocated, Event, Families, Family, Refreshed, Relay, RelayProtocol, Relays, SessionId,
-    Traffic, Want, WantedPort,
+    Software, Traffic, Want, WantedPort,
 };
 
 impl Server {
@@ -139,6 +139,7 @@ impl Server {
                 transaction: request.message.transaction_id(),
                 reserved: relay.reserved,
                 refreshed: Refreshed::default(),
+                software: Software::of(request),
             },
             claim,
             allowance: None,

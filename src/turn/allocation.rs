@@ -24,7 +24,7 @@ use super::quota::Claim;
 use super::trail::Trail;
 use super::{
     Cause, Client, Family, FiveTuple, Quotas, Refreshed, RelayId, ReservationToken, SessionId,
-    Traffic,
+    Software, Traffic,
 };
 
 /// An allocation (RFC 8656 §6).
@@ -99,6 +99,7 @@ pub(super) struct Birth {
     pub(super) at: Instant,
     pub(super) transaction: TransactionId,
     pub(super) reserved: Option<ReservationToken>,
+    pub(super) software: Software,
     pub(super) refreshed: Refreshed,
 }
 

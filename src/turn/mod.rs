@@ -52,6 +52,7 @@ mod secret_use;
 mod server;
 mod session;
 mod settings;
+mod software;
 mod terms;
 mod ticket;
 mod trail;
@@ -81,8 +82,9 @@ pub use relays::{
 };
 pub use revocation::{Revocations, Revoked, Term};
 pub use server::Server;
-pub use session::{Holder, NotASession, Session, SessionId, Sessions};
+pub use session::{Holder, NotASession, Refused, Session, SessionId, Sessions};
 pub use settings::{Bandwidth, Limits, NonceKey, NonceKeys, OnExpiry, Settings, TcpRelay};
+pub use software::{Dialect, Software};
 pub use ticket::TicketKey;
 pub use trail::{Fact, Note, SendFailure, Strangers};
 pub use username::{BadClaims, Claims, Issued, escape, is_plain, unescape};

@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use super::allocation::{Allocation, AllocationId};
 use super::keys::NEVER;
 use super::server::Server;
+use super::trail::{Fact, Note};
 use super::username::Issued;
-use super::{EndReason, FiveTuple, Now, RelayProtocol, Relays, Traffic};
+use super::{EndReason, FiveTuple, Now, RelayProtocol, Relays, Software, Traffic};
+use crate::stun::{ErrorCode, Method};
 
 /// The name of an allocation for all time: in lists, logs and events. 16 hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,6 +93,65 @@ pub struct Session {
     pub age: Duration,
     /// How long it lives unless it is refreshed.
     pub left: Duration,
+    /// Which program the client is.
+    pub software: Software,
+    /// The last request of its user about it that was refused, as far as it is remembered.
+    pub refused: Option<Refused>,
+    /// Whether a secret has vouched for the claims in its name.
+    claims: bool,
+}
+
+impl Session {
+    /// By what it is chosen.
+    pub fn holder(&self) -> Holder<'_> {
+        Holder {
+            session: self.id,
+            username: &self.username,
+            issued: self.issued(),
+            person: &self.person,
+            credentials_expire: self.credentials_expire,
+            five_tuple: self.five_tuple,
+        }
+    }
+
+    /// What the name says, if a secret has vouched for it.
+    pub fn issued(&self) -> Option<Issued<'_>> {
+        let issued = self.claims.then(|| Issued::parse(&self.username));
+        issued.flatten().and_then(Result::ok)
+    }
+}
+
+/// A request that was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// What it asked for; nothing if what matters is the peer that it asked for.
+    pub method: Option<Method>,
+    /// The peer that was refused, by a rule.
+    pub peer: Option<IpAddr>,
+    /// The error code that it was answered with.
+    pub code: u16,
+    /// How old its allocation was, in seconds.
+    pub age: u32,
+}
+
+impl Refused {
+    fn last(notes: &[Note]) -> Option<Self> {
+        notes.iter().rev().find_map(|note| {
+            let (method, peer, code) = if let Fact::Refused { method, code } = note.fact {
+                (Some(method), None, code)
+            } else if let Fact::Denied { ip, .. } = note.fact {
+                (None, Some(ip), ErrorCode::FORBIDDEN.0)
+            } else {
+                return None;
+            };
+            Some(Self {
+                method,
+                peer,
+                code,
+                age: note.last,
+            })
+        })
+    }
 }
 
 /// Some of a machine's sessions, and where to go on.
@@ -159,21 +220,9 @@ impl Server {
         }
     }
 
-    /// The same of a session that may have ended.
-    pub(super) fn holder_of<'a>(&'a self, session: &'a Session) -> Holder<'a> {
-        let users = &self.settings.users;
-        Holder {
-            session: session.id,
-            username: &session.username,
-            issued: users.issued(&session.username).and_then(Result::ok),
-            person: &session.person,
-            credentials_expire: session.credentials_expire,
-            five_tuple: session.five_tuple,
-        }
-    }
-
     pub(super) fn session(&self, allocation: &Allocation, now: Now) -> Session {
         let username = allocation.owner.username.clone();
+        let claims = self.holder(allocation).issued.is_some();
         let until = |end| now_to(end, now.instant);
         Session {
             id: allocation.birth.session,
@@ -204,6 +253,12 @@ impl Server {
             to_client: allocation.to_client,
             age: now.instant.saturating_duration_since(allocation.birth.at),
             left: until(allocation.deadline()),
+            software: allocation.birth.software.clone(),
+            refused: allocation
+                .trail
+                .as_ref()
+                .and_then(|trail| Refused::last(trail.notes())),
+            claims,
         }
     }
 }

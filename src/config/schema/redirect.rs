@@ -46,7 +46,7 @@ fn target(text: &str) -> Result<SocketAddr, Complaint> {
 }
 
 /// A DNS name (RFC 8489 §14.16).
-fn domain(text: &str) -> Result<String, Complaint> {
+pub(super) fn domain(text: &str) -> Result<String, Complaint> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')

@@ -1,0 +1,102 @@
+//! The Unix socket that the operator's commands come through: where it lies, and who may use it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use tokio::net::unix::UCred;
+
+/// Owner and group may use it.
+const MODE: u32 = 0o660;
+
+/// Who may use the socket, beside root and the user that the server runs as.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admitted {
+    /// The user that the server runs as.
+    pub own: u32,
+    /// Other users.
+    pub users: Vec<u32>,
+    /// The group that the socket belongs to.
+    pub group: Option<u32>,
+}
+
+impl Admitted {
+    /// Whether this peer is one of them.
+    pub(super) fn admits(&self, peer: UCred) -> bool {
+        let uid = peer.uid();
+        uid == 0
+            || uid == self.own
+            || self.users.contains(&uid)
+            || self.group.is_some_and(|group| group == peer.gid())
+    }
+}
+
+/// The socket.
+#[derive(Debug)]
+pub struct Socket {
+    pub(super) listener: UnixListener,
+    pub(super) admitted: Admitted,
+}
+
+/// The file of a socket. It is removed when this is let go of.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Socket {
+    /// Opens it. What a server that has ended left behind is replaced; nothing else is.
+    ///
+    /// # Errors
+    ///
+    /// If another server listens there, if something else lies there, or if the kernel refuses.
+    pub fn bind(path: &Path, admitted: Admitted) -> io::Result<(Self, SocketFile)> {
+        make_way(path)?;
+        let listener = UnixListener::bind(path)?;
+        listener.set_nonblocking(true)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
+        let made = fs::metadata(path)?;
+        if let Some(group) = admitted.group
+            && group != made.gid()
+        {
+            chown(path, None, Some(group))?;
+        }
+        let file = SocketFile {
+            path: path.to_owned(),
+            inode: made.ino(),
+        };
+        Ok((Self { listener, admitted }, file))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Another server may have taken the place since.
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn make_way(path: &Path) -> io::Result<()> {
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !found.file_type().is_socket() {
+        let what = "there is a file that is not a socket";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another server listens there",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+    }
+}

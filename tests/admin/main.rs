@@ -1,0 +1,10 @@
+//! The operator's seat: the real program is asked through its socket, its listener and its commands.
+#![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+mod door;
+#[path = "../daemon/process.rs"]
+mod process;
+mod seat;
+mod sessions;
+#[path = "../wire/mod.rs"]
+mod wire;
