@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use support::*;
 use turnd::stun::{Attribute, Method};
-use turnd::turn::{Cause, Limit, RelayId, Settings, SharedSecret, Transport, Users};
+use turnd::turn::{Cause, Limit, Refusal, RelayId, Settings, SharedSecret, Transport, Users};
 
 /// What a datagram counts beside its payload.
 const HEADERS: u64 = 28;
@@ -452,4 +452,157 @@ fn allocations_made_one_after_the_other_have_no_more_than_one() {
         assert_eq!(answer.code(), 0);
     }
     about(got * 8 * 1000 / 10, 80_000, 3);
+}
+
+// Peers
+
+fn new_peer(number: usize) -> String {
+    format!("52.9.{}.{}:4000", number / 200, number % 200 + 1)
+}
+
+#[test]
+fn new_peers_are_counted_and_old_ones_are_not() {
+    let mut turn = machine(|settings| settings.limits.new_peers.per_allocation = 6);
+    let mut ann = issued(0, "north~~ann");
+    assert_eq!(ann.allocate(&mut turn).code(), 0);
+    let permit = |turn: &mut Turn, ann: &mut User, numbers: std::ops::Range<usize>| {
+        let peers: Vec<_> = numbers.map(new_peer).collect();
+        let peers: Vec<_> = peers.iter().map(|peer| &**peer).collect();
+        ann.permit(turn, &peers)
+    };
+    assert_eq!(permit(&mut turn, &mut ann, 0..4), 0);
+    // All of them or none; what there is already is not new.
+    assert_eq!(permit(&mut turn, &mut ann, 3..7), 403);
+    assert_eq!(
+        ann.send(&mut turn, &new_peer(4), b"x"),
+        Err(Cause::NoPermission)
+    );
+    assert_eq!(permit(&mut turn, &mut ann, 0..4), 0);
+    assert_eq!(ann.bind(&mut turn, CHANNEL, &new_peer(4)), 0);
+    assert_eq!(ann.bind(&mut turn, CHANNEL, &new_peer(4)), 0);
+    assert_eq!(ann.permit(&mut turn, &[&new_peer(5), &new_peer(5)]), 0);
+    assert_eq!(ann.bind(&mut turn, CHANNEL + 1, &new_peer(6)), 403);
+    // A sixth of a minute later there may be one more.
+    turn.pass(Duration::from_millis(9_999));
+    assert_eq!(permit(&mut turn, &mut ann, 6..7), 403);
+    turn.pass(Duration::from_millis(1));
+    assert_eq!(permit(&mut turn, &mut ann, 6..7), 0);
+    assert_eq!(permit(&mut turn, &mut ann, 7..8), 403);
+    // Another allocation has a count of its own.
+    let mut other = issued(1, "north~~ann");
+    assert_eq!(other.allocate(&mut turn).code(), 0);
+    assert_eq!(permit(&mut turn, &mut other, 10..16), 0);
+    assert_eq!(turn.quotas.rejected()[Limit::NewPeers.index()], 4);
+}
+
+#[test]
+fn a_user_who_scans_is_stopped_whatever_allocation_it_takes() {
+    let mut turn = machine(|settings| settings.limits.new_peers.per_user = 20);
+    let mut met = 0;
+    for number in 0..200 {
+        let mut ann = issued(number, &format!("north~~ann~j{number}"));
+        assert_eq!(ann.allocate(&mut turn).code(), 0);
+        met += (0..3)
+            .filter(|&nth| ann.permit(&mut turn, &[&new_peer(3 * number + nth)]) == 0)
+            .count();
+        assert_eq!(ann.refresh(&mut turn, Some(0)).code(), 0);
+        turn.pass(Duration::from_millis(150));
+    }
+    // 20 at once and 10 in half a minute.
+    assert_eq!(met, 29);
+    let mut bob = issued(1, "north~~bob");
+    assert_eq!(bob.allocate(&mut turn).code(), 0);
+    assert_eq!(bob.permit(&mut turn, &[PEER]), 0);
+}
+
+#[test]
+fn limits_to_new_peers_change_for_what_runs() {
+    let mut turn = machine(|_| {});
+    let mut ann = issued(0, "north~~ann");
+    assert_eq!(ann.allocate(&mut turn).code(), 0);
+    assert_eq!(ann.permit(&mut turn, &[&new_peer(0), &new_peer(1)]), 0);
+    turn.reload(|settings| base(settings, |new| new.limits.new_peers.per_user = 1));
+    assert_eq!(ann.permit(&mut turn, &[&new_peer(2)]), 0);
+    assert_eq!(ann.permit(&mut turn, &[&new_peer(3)]), 403);
+    turn.reload(|settings| base(settings, |_| {}));
+    assert_eq!(ann.permit(&mut turn, &[&new_peer(3)]), 0);
+}
+
+#[test]
+fn a_claim_chooses_the_policy_and_an_unknown_one_opens_nothing() {
+    let policies = |settings: &mut Settings| {
+        settings.peers = peers(&["192.168.0.0/16"], &["52.0.0.0/8"]);
+        settings.policies.insert(
+            "media".into(),
+            peers(
+                &["10.1.0.0/16", "169.254.0.0/16"],
+                &["53.0.0.0/8", "52.0.0.0/8"],
+            ),
+        );
+        settings
+            .policies
+            .insert("all".into(), peers(&["0.0.0.0/0", "::/0"], &[]));
+    };
+    let mut turn = machine(policies);
+    let judge = |turn: &mut Turn, place: usize, name: &str| {
+        let mut user = issued(place, name);
+        assert_eq!(user.allocate(turn).code(), 0, "{name}");
+        [
+            "192.168.1.1:1",
+            "10.1.2.3:1",
+            "52.1.2.3:1",
+            "53.1.2.3:1",
+            "54.1.2.3:1",
+            "224.0.0.1:1",
+            "203.0.113.1:3478",
+        ]
+        .map(|peer| user.permit(turn, &[peer]))
+    };
+    assert_eq!(
+        judge(&mut turn, 0, "north~~ann"),
+        [0, 403, 403, 0, 0, 403, 403]
+    );
+    assert_eq!(
+        judge(&mut turn, 1, "north~~ann~pmedia"),
+        [403, 0, 403, 403, 0, 403, 403]
+    );
+    // What is never a peer is none by any policy: multicast, and this server.
+    assert_eq!(
+        judge(&mut turn, 2, "north~~ann~pall"),
+        [0, 0, 0, 0, 0, 403, 403]
+    );
+
+    let mut unknown = issued(3, "north~~ann~pnone");
+    unknown.greet(&mut turn);
+    let answer = unknown.allocate(&mut turn);
+    assert_eq!(
+        (answer.code(), answer.told.refusal),
+        (401, Some(Refusal::Claims))
+    );
+    // A user with a password is not one of them, whatever its name says.
+    let mut fixed = ann().at(udp("198.51.100.77:1"));
+    assert_eq!(fixed.allocate(&mut turn).code(), 0);
+}
+
+#[test]
+fn a_policy_that_is_withdrawn_closes_what_it_opened() {
+    let media = |settings: &mut Settings, allow: &[&str]| {
+        base(settings, |_| {});
+        settings.policies.insert("media".into(), peers(allow, &[]));
+    };
+    let mut turn = Turn::with(|settings| media(settings, &["10.1.0.0/16"]));
+    let mut user = issued(0, "north~~ann~pmedia");
+    assert_eq!(user.allocate(&mut turn).code(), 0);
+    assert_eq!(user.permit(&mut turn, &["10.1.2.3:1", PEER]), 0);
+    turn.reload(|settings| media(settings, &[]));
+    assert_eq!(
+        user.send(&mut turn, "10.1.2.3:1", b"x"),
+        Err(Cause::NoPermission)
+    );
+    assert_eq!(user.send(&mut turn, PEER, b"x"), Ok(()));
+    turn.reload(|settings| base(settings, |_| {}));
+    assert_eq!(user.send(&mut turn, PEER, b"x"), Err(Cause::NoPermission));
+    assert_eq!(user.permit(&mut turn, &[PEER]), 403);
+    // And it cannot be prolonged.
+    assert_eq!(user.refresh(&mut turn, Some(600)).code(), 401);
 }

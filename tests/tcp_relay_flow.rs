@@ -33,19 +33,25 @@ fn start() -> Plane {
 
 /// A peer and the CONNECTION-ID of the connection to it, and the allocation.
 fn connected(plane: &Plane) -> (Client, TcpStream, u32) {
-    let listener = TcpListener::bind((ip("127.0.0.2"), 0)).unwrap();
-    let at: SocketAddr = listener.local_addr().unwrap();
     let mut control = Client::tcp(plane.tcp);
     let answer = control.request(Method::ALLOCATE, |writer| {
         writer.u8(Attribute::REQUESTED_TRANSPORT, 6);
     });
     answer.success();
+    let (peer, id) = connect(&mut control);
+    (control, peer, id)
+}
+
+/// Another peer, and the CONNECTION-ID of the connection to it.
+fn connect(control: &mut Client) -> (TcpStream, u32) {
+    let listener = TcpListener::bind((ip("127.0.0.2"), 0)).unwrap();
+    let at: SocketAddr = listener.local_addr().unwrap();
     let answer = control.request(Method::CONNECT, |writer| {
         writer.xor_address(Attribute::XOR_PEER_ADDRESS, at);
     });
     let id = answer.success().connection_id().unwrap().unwrap();
     let (peer, _) = listener.accept().unwrap();
-    (control, peer, id)
+    (peer, id)
 }
 
 /// The client's data connection, and the first bytes from the peer.
@@ -156,6 +162,42 @@ fn s6062_6_a_gibibyte_each_way_arrives_whole_in_little_memory() {
     });
     let grown = most.saturating_sub(before);
     assert!(grown <= 2 * MIB, "grew by {grown} bytes");
+}
+
+/// Nothing is dropped: who sends too fast is made to wait. All connections of an allocation have one rate.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "the clock that rates hold by")]
+fn a_rate_slows_connections_down_and_loses_nothing() {
+    const RATE: u64 = 16_000_000;
+    let _alone = alone();
+    let plane = Plane::start_with(2, vec![loopback()], |settings| {
+        settings.tcp_relay = Some(TcpRelay::default());
+        settings.limits.bandwidth.per_allocation = RATE;
+    });
+    let (mut control, peer, id) = connected(&plane);
+    let (other_peer, other_id) = connect(&mut control);
+    let (client, early) = bind(&plane, id);
+    let (other_client, other_early) = bind(&plane, other_id);
+    let pattern = pattern();
+    let (pattern, volume) = (&pattern, 4 * MIB);
+    let begin = std::time::Instant::now();
+    thread::scope(|scope| {
+        for (client, peer) in [(&client, &peer), (&other_client, &other_peer)] {
+            let (to_peer, to_client) = (client.try_clone().unwrap(), peer.try_clone().unwrap());
+            scope.spawn(move || pour(to_peer, pattern, volume, MIB));
+            scope.spawn(move || pour(to_client, pattern, volume, MIB));
+            scope.spawn(move || assert_eq!(compare(peer, pattern, MIB), volume));
+        }
+        for (client, early) in [(&client, &early), (&other_client, &other_early)] {
+            scope.spawn(move || {
+                assert_eq!(compare((&early[..]).chain(client), pattern, MIB), volume);
+            });
+        }
+    });
+    // 8 MiB each way at 2 MB/s, less half a second that may pass at once.
+    let lasted = begin.elapsed();
+    assert!(lasted > Duration::from_millis(3600), "{lasted:?}");
+    assert!(lasted < Duration::from_secs(40), "{lasted:?}");
 }
 
 /// A peer that sends before its client has come is made to wait, in the memory of the kernel and not in ours.

@@ -1,12 +1,13 @@
 //! From what the operator asked for to the `Settings` of each part.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::events;
 use crate::plane::{self, Listen, RelayAddress, RelayRange};
 use crate::revocation;
-use crate::turn::{self, Limits, ListenerAlgorithms, SharedSecret, Transport};
+use crate::turn::{self, Limits, ListenerAlgorithms, Peers, SharedSecret, Transport};
 
 use super::Config;
 use super::admin::Seat;
@@ -155,6 +156,7 @@ fn machine(
             ..config.limits
         },
         peers: config.peers.clone(),
+        policies: policies(config),
         ..turn::Settings::new(credentials.nonce_keys)
     }
 }
@@ -169,6 +171,15 @@ fn revocation(config: &Config, host: &Host) -> Option<revocation::Settings> {
         keep: revocation.keep,
         most: revocation::Settings::MOST,
     })
+}
+
+/// What is refused in any case is refused by every policy.
+fn policies(config: &Config) -> BTreeMap<Box<str>, Peers> {
+    let mut policies = config.policies.clone();
+    for policy in policies.values_mut() {
+        policy.deny.extend(&config.peers.deny);
+    }
+    policies
 }
 
 /// What is offered at each listener, if it is not the same at all: then those that say nothing have to be known, too.

@@ -34,6 +34,7 @@ mod validity;
 mod values;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
@@ -84,8 +85,10 @@ pub struct Config {
     pub limits: Limits,
     /// `[limits] max_lifetime`: the longest lifetime of an allocation.
     pub max_lifetime: Duration,
-    /// `[peers]`
+    /// `[peers]`, less the policies
     pub peers: Peers,
+    /// `[peers] policies`, by their names
+    pub policies: BTreeMap<Box<str>, Peers>,
     /// `[tcp_relay]`
     pub tcp_relay: TcpRelay,
     /// `[nat_discovery] addresses`: one of each family, or none, with its other one.

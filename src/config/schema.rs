@@ -9,6 +9,7 @@ mod revocation;
 mod tls;
 mod token;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -43,6 +44,7 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
     let relay = root.table("relay", relay);
     let auth = root.table("auth", auth::read);
     let (limits, max_lifetime) = root.table("limits", limits::read);
+    let (peers, policies) = root.table("peers", peers);
     let config = Config {
         server,
         listen,
@@ -51,7 +53,8 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
         auth,
         limits,
         max_lifetime,
-        peers: root.table("peers", peers),
+        peers,
+        policies,
         tcp_relay: root.table("tcp_relay", tcp_relay::read),
         nat_discovery: root.table("nat_discovery", |section| {
             section.list("addresses", own_place).unwrap_or_default()
@@ -161,7 +164,33 @@ fn external(text: &str) -> Result<External, Complaint> {
     Ok(External { advertised, local })
 }
 
-fn peers(section: &mut Section<'_>) -> Peers {
+/// Which peers may be reached, and the same of credentials that name a policy.
+fn peers(section: &mut Section<'_>) -> (Peers, BTreeMap<Box<str>, Peers>) {
+    let peers = prefixes(section);
+    let mut policies = BTreeMap::new();
+    section.tables("policies", |section| {
+        let name = section.parsed("name", auth::plain);
+        let policy = prefixes(section);
+        let Some(name) = name else {
+            if !section.is_given("name") {
+                let remedy = "add name = \"media\": what credentials say behind ~p";
+                section.error("", Complaint::new("this policy has no name", remedy));
+            }
+            return;
+        };
+        if policies.contains_key(&*name) {
+            let what = format!("there are two policies with the name `{name}`");
+            section.error(
+                "name",
+                Complaint::new(what, "give each policy a name of its own"),
+            );
+        }
+        policies.insert(name.into(), policy);
+    });
+    (peers, policies)
+}
+
+fn prefixes(section: &mut Section<'_>) -> Peers {
     Peers {
         allow: section.list("allow", values::prefix).unwrap_or_default(),
         deny: section.list("deny", values::prefix).unwrap_or_default(),

@@ -265,6 +265,11 @@ impl Config {
         }
         writeln!(
             f,
+            "new_peers_per_allocation = {}\nnew_peers_per_user = {}",
+            limits.new_peers.per_allocation, limits.new_peers.per_user
+        )?;
+        writeln!(
+            f,
             "permissions = {}\nchannels = {}",
             limits.permissions, limits.channels
         )?;
@@ -276,10 +281,20 @@ impl Config {
         )?;
         writeln!(
             f,
-            "\n[peers]\nallow = [{}]\ndeny = [{}]",
+            "\n[peers]\nallow = [{}]\ndeny = [{}]\npolicies = [",
             quoted(&self.peers.allow),
             quoted(&self.peers.deny)
-        )
+        )?;
+        for (name, policy) in &self.policies {
+            writeln!(
+                f,
+                "    {{ name = {}, allow = [{}], deny = [{}] }},",
+                text(name),
+                quoted(&policy.allow),
+                quoted(&policy.deny)
+            )?;
+        }
+        writeln!(f, "]")
     }
 }
 

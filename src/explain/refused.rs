@@ -222,6 +222,12 @@ fn quota(user: &str, limit: Limit, has: u32, most: u32) -> Words {
             format!("The tenant of `{user}` has {has}, and may have {most}."),
             "per_tenant",
         ),
+        // Stands against peers, and so against no allocation.
+        Limit::NewPeers => (
+            "new_peers",
+            format!("`{user}` has asked for too many new peers in a minute."),
+            "new_peers_per_user",
+        ),
         Limit::Total => (
             "total_quota",
             format!("This server has {has}, and may have {most}."),

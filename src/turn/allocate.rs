@@ -103,7 +103,7 @@ impl Server {
     ) -> Result<Claim, Reject> {
         let claim = self.quotas.claim(applicant, terms);
         claim.map_err(|limit| match limit {
-            Limit::User | Limit::Client | Limit::Tenant => Reject::Quota,
+            Limit::User | Limit::Client | Limit::Tenant | Limit::NewPeers => Reject::Quota,
             Limit::Total => self.no_capacity(request),
         })
     }

@@ -4,12 +4,13 @@
 //! where it is a stream. An allocation that nothing limits has no [`Allowance`], and pays for the question alone.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use super::Cause;
-use super::bucket::{Bucket, cost, nanos};
+use super::bucket::{Bucket, cost, nanos, stricter};
 use super::pool::{DEPTH, Pool, SLOT};
+use super::terms::Terms;
 
 /// Which way something goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,12 +40,13 @@ pub struct Allowance {
     /// Bytes a second; 0 is without limit.
     rate: AtomicU64,
     lanes: [Bucket; 2],
+    peers: Newcomers,
     share: Arc<Share>,
 }
 
 impl Allowance {
     pub(super) fn new(
-        rate: u64,
+        terms: &Terms,
         share: Arc<Share>,
         worker: usize,
         (epoch, now): (Instant, Instant),
@@ -53,15 +55,47 @@ impl Allowance {
         Self {
             epoch,
             worker,
-            rate: AtomicU64::new(rate),
+            rate: AtomicU64::new(terms.rate),
             lanes: [(); 2].map(|()| Bucket::empty(since, DEPTH)),
+            peers: Newcomers::new(terms.new_peers.per_allocation),
             share,
         }
     }
 
-    /// Changes what the allocation may relay by itself.
-    pub(super) fn set_rate(&self, rate: u64) {
-        self.rate.store(rate, Relaxed);
+    /// Changes what the allocation may relay by itself, and to how many.
+    pub(super) fn set_terms(&self, terms: &Terms) {
+        self.rate.store(terms.rate, Relaxed);
+        let most = terms.new_peers.per_allocation;
+        self.peers.per_minute.store(most, Relaxed);
+    }
+
+    /// Whether so many new peers may be added; if so they are counted.
+    pub(super) fn admits(&self, newcomers: usize, now: Instant) -> bool {
+        let now = self.since(now);
+        let Some(price) = self.peers.admit(newcomers, now) else {
+            return false;
+        };
+        let admitted = self.share.peers.admit(newcomers, now).is_some();
+        if !admitted {
+            self.peers.bucket.give_back(price);
+        }
+        admitted
+    }
+
+    /// How much of a stream is taken in at once: what may pass in a fiftieth of a second, but enough to be worth it.
+    pub fn portion(&self, towards: Towards) -> usize {
+        let (shared, _) = self.share.strictest(towards as usize);
+        match stricter(self.rate.load(Relaxed), shared) {
+            0 => usize::MAX,
+            rate => usize::try_from(rate / 50)
+                .unwrap_or(usize::MAX)
+                .max(LEAST_PORTION),
+        }
+    }
+
+    /// The time as buckets count it.
+    fn since(&self, now: Instant) -> u64 {
+        nanos(now.saturating_duration_since(self.epoch))
     }
 
     /// Whether so many bytes may go this way at once; if so they are paid for.
@@ -71,7 +105,7 @@ impl Allowance {
     #[inline]
     pub fn pass(&self, towards: Towards, bytes: usize, now: Instant) -> Result<(), Excess> {
         let (lane, bytes) = (towards as usize, bytes as u64);
-        let now = nanos(now.saturating_duration_since(self.epoch));
+        let now = self.since(now);
         let price = cost(bytes, self.rate.load(Relaxed));
         let own = &self.lanes[lane];
         own.take(price, now, DEPTH)
@@ -99,8 +133,41 @@ pub(super) struct Share {
     /// Bytes a second; 0 is without limit.
     rate: AtomicU64,
     lanes: [Lane; 2],
+    peers: Newcomers,
     tenant: Option<Arc<Pool>>,
     total: Arc<Pool>,
+}
+
+/// How many new peers there may be in a minute.
+#[derive(Debug)]
+struct Newcomers {
+    /// 0 is without limit.
+    per_minute: AtomicU32,
+    bucket: Bucket,
+}
+
+impl Newcomers {
+    fn new(per_minute: u32) -> Self {
+        Self {
+            per_minute: AtomicU32::new(per_minute),
+            bucket: Bucket::empty(0, 0),
+        }
+    }
+
+    /// Counts all of them, and says what that cost, or counts none.
+    fn admit(&self, newcomers: usize, now: u64) -> Option<u64> {
+        let each = cost(60, self.per_minute.load(Relaxed).into());
+        let depth = MINUTE.saturating_sub(each);
+        let mut paid = 0;
+        for _ in 0..newcomers {
+            if self.bucket.take(each, now, depth).is_err() {
+                self.bucket.give_back(paid);
+                return None;
+            }
+            paid += each;
+        }
+        Some(paid)
+    }
 }
 
 /// One direction.
@@ -114,28 +181,39 @@ struct Lane {
 }
 
 impl Share {
-    pub(super) fn new(rate: u64, tenant: Option<Arc<Pool>>, total: Arc<Pool>, now: u64) -> Self {
+    pub(super) fn new(
+        terms: &Terms,
+        tenant: Option<Arc<Pool>>,
+        total: Arc<Pool>,
+        now: u64,
+    ) -> Self {
         let lane = || Lane {
             bucket: Bucket::empty(now, DEPTH),
             slot: AtomicU64::new(0),
             parts: [(); 2].map(|()| Bucket::empty(now, SLOT)),
         };
         Self {
-            rate: AtomicU64::new(rate),
+            rate: AtomicU64::new(terms.user_rate),
             lanes: [lane(), lane()],
+            peers: Newcomers::new(terms.new_peers.per_user),
             tenant,
             total,
         }
     }
 
-    /// Changes what the user may relay.
-    pub(super) fn set_rate(&self, rate: u64) {
-        self.rate.store(rate, Relaxed);
+    /// Changes what the user may relay, and to how many.
+    pub(super) fn set_terms(&self, terms: &Terms) {
+        self.rate.store(terms.user_rate, Relaxed);
+        let most = terms.new_peers.per_user;
+        self.peers.per_minute.store(most, Relaxed);
     }
 
     /// Whether nothing is owed any more: then a new share would be as good.
     pub(super) fn is_idle(&self, now: u64) -> bool {
-        self.lanes.iter().all(|lane| lane.bucket.owed(now) == 0)
+        let buckets = self.lanes.iter().map(|lane| &lane.bucket);
+        buckets
+            .chain([&self.peers.bucket])
+            .all(|bucket| bucket.owed(now) == 0)
     }
 
     #[inline]
@@ -192,3 +270,8 @@ impl Share {
         }
     }
 }
+
+/// What is taken in of a stream at the least, however long it takes to pay for.
+const LEAST_PORTION: usize = 1024;
+
+const MINUTE: u64 = nanos(Duration::from_secs(60));

@@ -206,6 +206,9 @@ impl Server {
             Some(_) => return Err(Refusal::Integrity),
             None => {
                 let looked_up = request.settings.users.verify(message, name, algorithm);
+                if looked_up.is_ok() && request.settings.lacks_policy_of(name) {
+                    return Err(Refusal::Claims);
+                }
                 looked_up.map_err(|mismatch| match mismatch {
                     Mismatch::User => Refusal::UnknownUser,
                     Mismatch::Integrity => Refusal::Integrity,

@@ -26,6 +26,7 @@ impl Server {
     ) -> Result<Success, Reject> {
         let settings = request.settings;
         let now = request.now.instant;
+        let policy = user.policy(request);
         let allocation = self.allocation_of(request, user)?;
         // Channels carry datagrams.
         if allocation.connections.is_some() {
@@ -40,11 +41,12 @@ impl Server {
         allocation
             .relay_of(Family::of(peer.ip()), now)
             .ok_or(Reject::PeerFamily)?;
-        settings.peers.judge(peer, relays)?;
+        policy.judge(peer, relays)?;
 
         allocation
             .channels
             .reserve(number, now, settings.limits.channels)?;
+        allocation.meet(std::iter::once(peer.ip()), now)?;
         allocation.permissions.install(
             std::iter::once(peer.ip()),
             now,

@@ -39,6 +39,7 @@ impl Server {
         let asked = Deferred::new(request, user);
         let id = ConnectionId(self.random.random());
         let longer = self.random.random_range(DISGUISE);
+        let policy = user.policy(request);
         let allocation = self.allocation_of(request, user)?;
         allocation.forget_closed(relays);
         let connections = allocation.connections.as_deref();
@@ -62,10 +63,11 @@ impl Server {
         if peer == relay.address || !rules.opens(peer.port()) {
             return Err(Reject::Forbidden);
         }
-        request.settings.peers.judge(peer, relays)?;
+        policy.judge(peer, relays)?;
         if connections.list.len() >= rules.connections {
             return Err(Reject::Quota);
         }
+        allocation.meet(std::iter::once(peer.ip()), request.now.instant)?;
 
         let connect = Connect {
             relay: relay.id,
@@ -94,6 +96,7 @@ impl Server {
     ) -> Option<Reply> {
         let number = self.allocations.by_relay(connect.relay)?;
         let allocation = self.allocations.get_mut(number)?;
+        let policy = self.settings.policy(&allocation.owner);
         let list = &mut allocation.connections.as_deref_mut()?.list;
         let place = list
             .iter()
@@ -102,7 +105,7 @@ impl Server {
 
         let owner = allocation.owner.number(&self.quotas);
         let rules = self.settings.tcp_relay.as_ref();
-        let judged = self.settings.peers.judge(connect.peer, relays);
+        let judged = policy.judge(connect.peer, relays);
         if !established {
             let (ip, port) = (connect.peer.ip(), connect.peer.port());
             allocation.note(Fact::ConnectFailed { ip, port }, now.instant);
@@ -118,6 +121,7 @@ impl Server {
                     client: allocation.client,
                     owner,
                     expires: now.instant + rules.bind_timeout,
+                    allowance: allocation.allowance.clone(),
                 };
                 let offered = relays.offer(connect.id, addressee);
                 offered.then_some(()).ok_or(Reject::ConnectionFailed)
@@ -172,11 +176,12 @@ impl Server {
             client: allocation.client,
             owner: allocation.owner.number(&self.quotas),
             expires: now.instant + rules.bind_timeout,
+            allowance: allocation.allowance.clone(),
         };
         let id = ids
             .into_iter()
             .map(ConnectionId)
-            .find(|id| relays.offer(*id, addressee))
+            .find(|id| relays.offer(*id, addressee.clone()))
             .ok_or(Cause::TooManyConnections)?;
         allocation.remember(id, peer, None);
         let mut writer = Writer::new(

@@ -35,6 +35,7 @@ mod oauth;
 mod offer;
 mod peers;
 mod permission;
+mod policy;
 mod pool;
 mod prefix;
 mod question;
@@ -83,7 +84,9 @@ pub use relays::{
 pub use revocation::{Revocations, Revoked, Term};
 pub use server::Server;
 pub use session::{Holder, NotASession, Refused, Session, SessionId, Sessions};
-pub use settings::{Bandwidth, Limits, NonceKey, NonceKeys, OnExpiry, Settings, TcpRelay};
+pub use settings::{
+    Bandwidth, Limits, NewPeers, NonceKey, NonceKeys, OnExpiry, Settings, TcpRelay,
+};
 pub use software::{Dialect, Software};
 pub use ticket::TicketKey;
 pub use trail::{Fact, Note, SendFailure, Strangers};

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::allocation::Allocation;
 use super::authenticate::User;
+use super::quota::Limit;
 use super::request::Request;
 use super::response::{Reject, Success};
 use super::server::Server;
@@ -20,6 +22,7 @@ impl Server {
     ) -> Result<Success, Reject> {
         let settings = request.settings;
         let now = request.now.instant;
+        let policy = user.policy(request);
         let allocation = self.allocation_of(request, user)?;
 
         let mut peers = Vec::new();
@@ -35,13 +38,40 @@ impl Server {
                 .ok_or(Reject::PeerFamily)?;
         }
         for &peer in &peers {
-            settings.peers.judge(peer, relays)?;
+            policy.judge(peer, relays)?;
         }
         let peers = peers.iter().map(|peer| peer.ip());
+        allocation.meet(peers.clone(), now)?;
         allocation
             .permissions_mut()
             .install(peers, now, settings.limits.permissions)?;
         Ok(Success::Done)
+    }
+}
+
+impl Allocation {
+    /// Counts the peers that are new to the allocation, if there may be so many.
+    ///
+    /// # Errors
+    /// [`Reject::Forbidden`]: browsers take anything else on a permission for the end of the allocation.
+    pub(super) fn meet(
+        &self,
+        peers: impl Iterator<Item = IpAddr>,
+        now: Instant,
+    ) -> Result<(), Reject> {
+        let Some(allowance) = &self.allowance else {
+            return Ok(());
+        };
+        let mut new: Vec<IpAddr> = peers
+            .filter(|peer| !self.permissions().allows(*peer, now))
+            .collect();
+        new.sort_unstable();
+        new.dedup();
+        if allowance.admits(new.len(), now) {
+            return Ok(());
+        }
+        self.claim.reject(Limit::NewPeers);
+        Err(Reject::Forbidden)
     }
 }
 

@@ -160,7 +160,7 @@ impl Quotas {
 }
 
 labels! {
-    /// The limit that stands against an allocation.
+    /// The limit that stands against an allocation, or against its peers.
     Limit {
         /// [`Limits::per_user`](super::Limits::per_user), or what the user's credential claims.
         User = "user",
@@ -170,6 +170,8 @@ labels! {
         Tenant = "tenant",
         /// [`Limits::total`](super::Limits::total).
         Total = "total",
+        /// [`Limits::new_peers`](super::Limits::new_peers).
+        NewPeers = "new_peers",
     }
 }
 
@@ -191,10 +193,15 @@ impl Claim {
         let share = counts.shares.entry(self.person);
         let share = share.or_insert_with(|| {
             let total = Arc::clone(&self.quotas.total);
-            Arc::new(Share::new(terms.user_rate, pool, total, now))
+            Arc::new(Share::new(terms, pool, total, now))
         });
-        share.set_rate(terms.user_rate);
+        share.set_terms(terms);
         Arc::clone(share)
+    }
+
+    /// Counts a request that asked for too much of what is no allocation.
+    pub(super) fn reject(&self, limit: Limit) {
+        self.quotas.lock().rejected[limit.index()] += 1;
     }
 
     /// Counts for another client from now on.

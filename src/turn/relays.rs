@@ -1,9 +1,10 @@
 //! Where relayed transport addresses come from: the one trait of the machine.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Client, Family, Now};
+use super::{Allowance, Client, Family, Now};
 
 /// The plane's relay sockets, or the simulated ones of a test.
 pub trait Relays {
@@ -71,7 +72,7 @@ pub struct ReservationToken(pub [u8; 8]);
 pub struct ConnectionId(pub u32);
 
 /// Whom a peer connection is kept for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Addressee {
     /// The relay it belongs to.
     pub relay: RelayId,
@@ -81,6 +82,8 @@ pub struct Addressee {
     pub owner: u64,
     /// It is closed if nobody has claimed it by then.
     pub expires: Instant,
+    /// How much may go through it, with all others of the allocation.
+    pub allowance: Option<Arc<Allowance>>,
 }
 
 /// Who claims a peer connection.

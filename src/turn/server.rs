@@ -114,14 +114,12 @@ impl Server {
             self.budget = ReplyBudget::new(rate, now.instant);
         }
         self.quotas.set_total_rate(terms::total_rate(&new.limits));
-        let stays = |peer| {
-            let closed = old.peers.permit(peer) && !new.peers.permit(peer);
-            !closed && !new.peers.denies(peer)
-        };
         for id in self.allocations.ids() {
             let Some(allocation) = self.allocations.get_mut(id) else {
                 continue;
             };
+            let (before, after) = (old.policy(&allocation.owner), new.policy(&allocation.owner));
+            let stays = |peer| after.keeps(peer, before);
             let permissions = allocation.permissions().iter(now.instant);
             let permitted = permissions.map(|(peer, _)| peer);
             let closed: Vec<_> = permitted.filter(|peer| !stays(*peer)).collect();

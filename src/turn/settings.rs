@@ -1,5 +1,6 @@
 //! What the machine must be told.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Which peers may be reached.
     pub peers: Peers,
+    /// Which peers may be reached instead with a credential that names one of these.
+    pub policies: BTreeMap<Box<str>, Peers>,
     /// Where clients may find out what NATs do to them. Taken as it is when a machine is made: it goes with sockets.
     pub nat_discovery: Vec<NatDiscovery>,
     /// Where else clients find a server, and when they are sent there.
@@ -70,6 +73,7 @@ impl Settings {
             max_lifetime: Duration::from_secs(3600),
             limits: Limits::default(),
             peers: Peers::default(),
+            policies: BTreeMap::new(),
             nat_discovery: Vec::new(),
             redirect: None,
             tcp_relay: None,
@@ -96,6 +100,18 @@ pub struct Limits {
     pub unauthenticated_replies: u32,
     /// How much may be relayed.
     pub bandwidth: Bandwidth,
+    /// How many new peers there may be.
+    pub new_peers: NewPeers,
+}
+
+/// How many peers may be added in a minute; 0 is without limit. A peer is new to an allocation that has no permission for
+/// its address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NewPeers {
+    /// To one allocation.
+    pub per_allocation: u32,
+    /// To the allocations of one user together; each of them counts its own.
+    pub per_user: u32,
 }
 
 /// How much may be relayed, in bits a second, in each direction by itself; 0 is without limit.
@@ -124,6 +140,7 @@ impl Default for Limits {
             channels: 64,
             unauthenticated_replies: 250,
             bandwidth: Bandwidth::default(),
+            new_peers: NewPeers::default(),
         }
     }
 }

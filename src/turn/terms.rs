@@ -8,7 +8,7 @@ use super::allowance::Allowance;
 use super::bucket::{nanos, stricter};
 use super::server::Server;
 use super::username::Claims;
-use super::{Limits, Now};
+use super::{Limits, NewPeers, Now};
 
 /// What an allocation may have. Rates are in bytes a second, and 0 where there is none.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,7 @@ pub(super) struct Terms {
     pub(super) user_rate: u64,
     pub(super) tenant_rate: u64,
     total_rate: u64,
+    pub(super) new_peers: NewPeers,
 }
 
 impl Terms {
@@ -40,14 +41,15 @@ impl Terms {
             user_rate: bytes(bandwidth.per_user),
             tenant_rate: bytes(bandwidth.per_tenant),
             total_rate: total_rate(limits),
+            new_peers: limits.new_peers,
         }
     }
 
-    /// Whether there is any limit to what is relayed.
-    fn has_rates(&self) -> bool {
-        [self.rate, self.user_rate, self.tenant_rate, self.total_rate]
-            .iter()
-            .any(|rate| *rate != 0)
+    /// Whether there is any limit to what is relayed, or to whom.
+    fn need_allowance(&self) -> bool {
+        let peers = self.new_peers;
+        let rates = [self.rate, self.user_rate, self.tenant_rate, self.total_rate];
+        rates.iter().any(|rate| *rate != 0) || peers != NewPeers::default()
     }
 }
 
@@ -81,16 +83,16 @@ impl Allocation {
     ///
     /// A TCP allocation always has an allowance: the plane holds on to it, and must hear of limits that come later.
     pub(super) fn settle(&mut self, terms: &Terms, worker: usize, times: (Instant, Instant)) {
-        if !terms.has_rates() && self.connections.is_none() {
+        if !terms.need_allowance() && self.connections.is_none() {
             self.allowance = None;
             return;
         }
         let since = nanos(times.1.saturating_duration_since(times.0));
         let share = self.claim.share(terms, since);
         match &self.allowance {
-            Some(allowance) => allowance.set_rate(terms.rate),
+            Some(allowance) => allowance.set_terms(terms),
             None => {
-                let allowance = Allowance::new(terms.rate, share, worker, times);
+                let allowance = Allowance::new(terms, share, worker, times);
                 self.allowance = Some(Arc::new(allowance));
             }
         }

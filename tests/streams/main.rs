@@ -7,6 +7,7 @@ mod wire;
 
 mod count;
 mod header;
+mod limits;
 mod proxy;
 mod tls;
 mod web;

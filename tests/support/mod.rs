@@ -727,7 +727,7 @@ impl Relays for FakeRelays {
         let Some((offer, _)) = self.connections.get_mut(&id) else {
             return false;
         };
-        let fits = offer.is_some_and(|offer| {
+        let fits = offer.as_ref().is_some_and(|offer| {
             offer.owner == claimant.owner
                 && offer.client.five_tuple.client.ip() == claimant.client
                 && offer.expires > claimant.now

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::config::problem::Complaint;
 use crate::config::section::Section;
 use crate::config::{Auth, OAuth, SecretSource, User, values};
-use crate::turn::{OnExpiry, PasswordAlgorithms, PasswordEncoding, SecretAlgorithm};
+use crate::turn::{OnExpiry, PasswordAlgorithms, PasswordEncoding, SecretAlgorithm, is_plain};
 
 const ALGORITHMS: [(&str, SecretAlgorithm); 2] = [
     ("sha1", SecretAlgorithm::Sha1),
@@ -131,6 +131,18 @@ fn identifier(text: &str) -> Result<String, Complaint> {
             "use 1 to 32 letters, digits, - _ and .",
         ))
     }
+}
+
+/// A word that may stand in the name of a credential.
+pub(super) fn plain(text: &str) -> Result<String, Complaint> {
+    if is_plain(text) {
+        return Ok(text.to_owned());
+    }
+    let what = "this name could not stand in a credential";
+    Err(Complaint::new(
+        what,
+        "use 1 to 64 letters, digits, - _ and .",
+    ))
 }
 
 fn user(section: &mut Section<'_>, names: &mut BTreeSet<String>) -> Option<User> {

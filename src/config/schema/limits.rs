@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::section::Section;
 use crate::config::values;
-use crate::turn::{Bandwidth, Limits};
+use crate::turn::{Bandwidth, Limits, NewPeers};
 
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -36,6 +36,7 @@ pub(super) fn read(section: &mut Section<'_>) -> (Limits, Duration) {
             .number("unauthenticated_replies", 0, u32::MAX)
             .unwrap_or(default.unauthenticated_replies),
         bandwidth: bandwidth(section),
+        new_peers: new_peers(section),
     };
     let max_lifetime = section.parsed("max_lifetime", |text| {
         values::duration_within(text, SHORTEST_LIFETIME..=LONGEST_LIFETIME)
@@ -50,5 +51,13 @@ fn bandwidth(section: &mut Section<'_>) -> Bandwidth {
         per_user: rate("bandwidth_per_user"),
         per_tenant: rate("bandwidth_per_tenant"),
         total: rate("bandwidth_total"),
+    }
+}
+
+fn new_peers(section: &mut Section<'_>) -> NewPeers {
+    let mut most = |key| section.number(key, 0, u32::MAX).unwrap_or(0);
+    NewPeers {
+        per_allocation: most("new_peers_per_allocation"),
+        per_user: most("new_peers_per_user"),
     }
 }

@@ -15,7 +15,7 @@ use tokio::task::AbortHandle;
 use super::unclaimed::Unclaimed;
 use crate::metrics::{Cells, Direction};
 use crate::plane::udp;
-use crate::turn::{Addressee, Carried, Claimant, ConnectionId, Family, Transport};
+use crate::turn::{Addressee, Allowance, Carried, Claimant, ConnectionId, Family, Transport};
 
 /// What the kernel keeps of a peer's data before its client comes for it (A35).
 const EARLY_DATA: usize = 16 * 1024;
@@ -34,6 +34,8 @@ pub(super) struct Tie {
     pub(super) cut: oneshot::Receiver<Infallible>,
     /// The connection counts for as long as this lives.
     pub(super) counted: Arc<()>,
+    /// How much may pass.
+    pub(super) allowance: Option<Arc<Allowance>>,
 }
 
 /// How many bytes have passed.
@@ -173,6 +175,7 @@ impl Connections {
                 carried: Arc::clone(&carried),
                 cut,
                 counted: Arc::clone(&self.sockets),
+                allowance: addressee.allowance.clone(),
             },
         };
         if let Err(connection) = unclaimed.insert(id, connection, addressee) {

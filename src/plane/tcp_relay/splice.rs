@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::PeerConnection;
 use super::connections::{Meter, Tie};
+use crate::turn::{Allowance, Towards};
 
 /// What is moved at a time, in each direction.
 const BUFFER: usize = 32 * 1024;
@@ -59,13 +60,30 @@ async fn join(
         carried,
         mut cut,
         counted: _counted,
+        allowance,
     } = tie;
     let Meter {
         to_peer: up_meter,
         to_client: down_meter,
     } = &*carried;
-    let up = forward(from_client, to_peer, early, up_meter, patience.stalled);
-    let down = forward(from_peer, to_client, &[], down_meter, patience.stalled);
+    let pace = |towards| Pace {
+        allowance: allowance.as_deref(),
+        towards,
+    };
+    let up = forward(
+        from_client,
+        to_peer,
+        early,
+        up_meter,
+        (pace(Towards::Peer), patience.stalled),
+    );
+    let down = forward(
+        from_peer,
+        to_client,
+        &[],
+        down_meter,
+        (pace(Towards::Client), patience.stalled),
+    );
     tokio::pin!(up, down);
     tokio::select! {
         _ = &mut cut => Ok(()),
@@ -94,14 +112,46 @@ async fn forward(
     mut to: impl AsyncWrite + Unpin,
     early: &[u8],
     meter: &AtomicU64,
-    patience: Duration,
+    (pace, patience): (Pace<'_>, Duration),
 ) -> io::Result<()> {
+    pace.keep(early.len()).await;
     write(&mut to, early, meter, patience).await?;
     let mut buffer = vec![0; BUFFER];
     loop {
-        match from.read(&mut buffer).await? {
+        let most = pace.portion();
+        match from.read(&mut buffer[..most]).await? {
             0 => return timeout(patience, to.shutdown()).await?,
-            length => write(&mut to, &buffer[..length], meter, patience).await?,
+            length => {
+                pace.keep(length).await;
+                write(&mut to, &buffer[..length], meter, patience).await?;
+            }
+        }
+    }
+}
+
+/// How fast one direction may be. What is too fast is not read, so the kernel tells its sender to wait.
+#[derive(Clone, Copy)]
+struct Pace<'a> {
+    allowance: Option<&'a Allowance>,
+    towards: Towards,
+}
+
+impl Pace<'_> {
+    /// How much is read at once.
+    fn portion(self) -> usize {
+        let most = self
+            .allowance
+            .map_or(BUFFER, |allowance| allowance.portion(self.towards));
+        most.min(BUFFER)
+    }
+
+    /// Waits until so many bytes may pass.
+    async fn keep(self, bytes: usize) {
+        let Some(allowance) = self.allowance.filter(|_| bytes > 0) else {
+            return;
+        };
+        while let Err(excess) = allowance.pass(self.towards, bytes, Instant::now().into_std()) {
+            sleep(excess.wait).await;
         }
     }
 }
@@ -167,6 +217,7 @@ mod tests {
             carried: Arc::clone(&carried),
             cut,
             counted: Arc::default(),
+            allowance: None,
         };
         let joined = tokio::spawn(join(
             split(near_client),
