@@ -23,7 +23,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -227,7 +227,6 @@ async fn serve(
         .as_ref()
         .and_then(|listener| listener.local_addr().ok());
     let store = open_revocations(&parts)?;
-    let token = TokenService::start(&parts, status.tokens.clone().unwrap_or_default())?;
     let doors = seat::open(&parts.seat, &host)?;
     let plane = start_plane(&parts, &adopted)?;
     let books = match &parts.events {
@@ -237,7 +236,10 @@ async fn serve(
         ),
         None => None,
     };
-    let revoker = revoker(store, &parts, &plane, &status).await?;
+    let count = Arc::clone(&status.revocations);
+    let revoker = revoker(store, &parts, Some(&plane), count).await?;
+    let tokens = status.tokens.clone().unwrap_or_default();
+    let token = TokenService::start(&parts, tokens, revoker.clone())?;
     let (asked, workers) = (plane.clone(), parts.plane.workers);
     let source = http::Source::new(workers, Arc::clone(&status), move || {
         let plane = asked.clone();
@@ -312,14 +314,13 @@ fn open_revocations(parts: &Parts) -> Result<Option<revocation::Store>, Broken> 
 async fn revoker(
     store: Option<revocation::Store>,
     parts: &Parts,
-    plane: &Handle,
-    status: &Status,
+    plane: Option<&Handle>,
+    count: Arc<AtomicU64>,
 ) -> Result<Option<Revoker>, Broken> {
     let (Some(store), Some(settings)) = (store, &parts.revocation) else {
         return Ok(None);
     };
-    let count = Arc::clone(&status.revocations);
-    let revoker = revocation::start(store, settings, Some(plane.clone()), count);
+    let revoker = revocation::start(store, settings, plane.cloned(), count);
     revoker.await.map(Some)
 }
 

@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("http", &["metrics", "pages", "plane", "turn"]),
     ("probe", &["stun", "turn"]),
     ("revocation", &["plane", "turn"]),
-    ("token", &["metrics", "turn"]),
+    ("token", &["metrics", "revocation", "turn"]),
     (
         "config",
         &["events", "plane", "revocation", "token", "turn"],

@@ -81,6 +81,8 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let events = assembly.events();
     let token = assembly.token(&credentials.secrets);
     let seat = assembly.admin();
+    let revocation = revocation(&config, host, token.is_some());
+    assembly.check_revocation(token.as_ref());
     assembly.check_limits(&relay, &listeners);
     assembly.check_exposure();
     assembly.check_fronts(&listeners);
@@ -113,7 +115,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         secrets,
         token,
         own_secret,
-        revocation: revocation(&config, host),
+        revocation,
         found_by,
         seat,
     };
@@ -161,11 +163,11 @@ fn machine(
     }
 }
 
-/// Where revocations are kept, if they are.
-fn revocation(config: &Config, host: &Host) -> Option<revocation::Settings> {
+/// Where revocations are kept, if they are: who hands out credentials wants to take them back.
+fn revocation(config: &Config, host: &Host, tokens: bool) -> Option<revocation::Settings> {
     let revocation = &config.revocation;
     let in_state = || host.state.path(OWN_REVOCATIONS);
-    let enabled = revocation.enabled.unwrap_or(false);
+    let enabled = revocation.enabled.unwrap_or(tokens);
     enabled.then(|| revocation::Settings {
         database: revocation.database.clone().unwrap_or_else(in_state),
         keep: revocation.keep,
@@ -234,6 +236,18 @@ impl Assembly<'_> {
         remedy: impl Into<String>,
     ) {
         self.report.warning(key, Complaint::new(what, remedy));
+    }
+
+    /// What is forgotten while credentials are good is worth nothing.
+    fn check_revocation(&mut self, token: Option<&TokenParts>) {
+        let keep = self.config.revocation.keep;
+        if token.is_some_and(|token| token.settings.max_ttl > keep.as_secs()) {
+            self.warning(
+                "revocation.keep",
+                "credentials are good for longer than it is remembered that they are revoked",
+                "write at least the max_ttl of [token]",
+            );
+        }
     }
 
     fn listeners(&self) -> Vec<Listen> {

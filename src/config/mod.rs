@@ -295,7 +295,7 @@ pub struct WebhookSource {
 /// `[revocation]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
-    /// Can credentials be revoked? `None`: no.
+    /// Can credentials be revoked? `None`: where there is a token service.
     pub enabled: Option<bool>,
     /// Where that is kept; `None`: in the state directory.
     pub database: Option<PathBuf>,

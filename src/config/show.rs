@@ -356,7 +356,7 @@ impl Config {
         writeln!(f, "\n[revocation]")?;
         match revocation.enabled {
             Some(enabled) => writeln!(f, "enabled = {enabled}")?,
-            None => writeln!(f, "# off")?,
+            None => writeln!(f, "# enabled: as [token] is")?,
         }
         match &revocation.database {
             Some(database) => writeln!(f, "database = {}", path(database))?,

@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use crate::config::{self, Certificate, Host, Loaded, Parts, Sources, TokenParts};
 use crate::credential::Urls;
+use crate::revocation::Revoker;
 use crate::systemd;
 use crate::token::{self, IceUrl, Listen, Listeners, Region, Settings, Tokens};
 
@@ -26,7 +27,11 @@ pub(super) struct TokenService {
 
 impl TokenService {
     /// Starts it, if it is configured.
-    pub(super) fn start(parts: &Parts, tokens: Arc<Tokens>) -> Result<Option<Self>, Refusal> {
+    pub(super) fn start(
+        parts: &Parts,
+        tokens: Arc<Tokens>,
+        revoker: Option<Revoker>,
+    ) -> Result<Option<Self>, Refusal> {
         let Some(token) = &parts.token else {
             return Ok(None);
         };
@@ -34,7 +39,7 @@ impl TokenService {
             Listeners::bind(&token.listen).map_err(|(place, error)| refusal(&place, &error))?;
         let certificate = certificate(parts, token);
         let tls = certificate.map(Certificate::tls);
-        let handle = token::start(listeners, settings(parts, token), tls, tokens)?;
+        let handle = token::start(listeners, settings(parts, token), tls, tokens, revoker)?;
         let places = handle.addresses().iter().map(ToString::to_string);
         info!(
             listening = places.collect::<Vec<_>>().join(", "),
@@ -128,7 +133,10 @@ async fn serve(sources: Sources, host: Host, loaded: Loaded) -> Result<(), Refus
     let Loaded { parts, report, .. } = &loaded;
     report.warnings().for_each(log_warning);
     let mut signals = Signals::new()?;
-    let service = TokenService::start(parts, Arc::default())?.ok_or_else(|| Refusal {
+    let store = super::open_revocations(parts)?;
+    // A relay with the same database takes it up from there.
+    let revoker = super::revoker(store, parts, None, Arc::default()).await?;
+    let service = TokenService::start(parts, Arc::default(), revoker)?.ok_or_else(|| Refusal {
         what: "the token service listens nowhere".to_owned(),
         remedy: "add listen = [\"http://127.0.0.1:8089\"] to [token]".into(),
     })?;

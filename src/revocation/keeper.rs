@@ -150,7 +150,7 @@ impl Keeper {
         } else {
             self.plane.as_ref().map(|_| 0)
         };
-        let (kind, tenant, name) = store::words(&revoked);
+        let (kind, tenant, name) = store::parts(&revoked);
         info!(
             kind,
             tenant,
@@ -216,7 +216,7 @@ impl Keeper {
         }
         self.change([(revoked.clone(), None)]);
         self.tell().await;
-        let (kind, tenant, name) = store::words(&revoked);
+        let (kind, tenant, name) = store::parts(&revoked);
         info!(kind, tenant, name = %name.escape_debug(), "pardoned");
         let unsaved = Unsaved {
             revoked,

@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use crate::plane;
 use crate::turn::{Revoked, Term};
 
-pub use store::{Broken, Store};
+pub use store::{Broken, Store, parts};
 pub use words::{BadWords, Entry, Words};
 
 use keeper::{Ask, Keeper};

@@ -129,7 +129,7 @@ impl Store {
                 until: term.until.max(before.until),
             },
         };
-        let (kind, tenant, name) = words(revoked);
+        let (kind, tenant, name) = parts(revoked);
         transaction.execute(
             "REPLACE INTO revocations (kind, tenant, name, not_before, until, cut, made) VALUES (?, ?, ?, ?, ?, ?, ?)",
             params![
@@ -306,7 +306,7 @@ fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
 }
 
 fn find(transaction: &Transaction<'_>, revoked: &Revoked) -> rusqlite::Result<Option<Term>> {
-    let (kind, tenant, name) = words(revoked);
+    let (kind, tenant, name) = parts(revoked);
     let query =
         "SELECT not_before, until FROM revocations WHERE kind = ? AND tenant = ? AND name = ?";
     let term = transaction.query_row(query, params![kind, tenant, name], |row| {
@@ -341,8 +341,8 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Option<Row>> {
     }))
 }
 
-/// Kind, tenant and name of a row.
-pub(super) fn words(revoked: &Revoked) -> (&'static str, &str, &str) {
+/// Kind, tenant and name of what is revoked, where it has them.
+pub fn parts(revoked: &Revoked) -> (&'static str, &str, &str) {
     match revoked {
         Revoked::Credential { tenant, id } => ("credential", tenant, id),
         Revoked::Name(name) => ("name", "", name),

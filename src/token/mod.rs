@@ -22,6 +22,7 @@ mod listener;
 mod native;
 mod rate;
 mod refusal;
+mod revoke;
 mod serve;
 mod service_key;
 mod site;

@@ -17,7 +17,7 @@ use super::site::{Call, Site};
 use super::url::{IceUrl, Way};
 use super::{Dialect, clock};
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 
 pub(super) fn routes() -> Router<Arc<Site>> {
     Router::new()

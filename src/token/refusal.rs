@@ -118,7 +118,7 @@ impl Refusal {
             Kind::MediaType => ("media-type", "The body must be JSON"),
             Kind::Unprocessable => ("unprocessable", "What is asked for cannot be had"),
             Kind::TooMany(_) => ("too-many-requests", "Too many requests"),
-            Kind::Unavailable => ("unavailable", "Tokens cannot be checked"),
+            Kind::Unavailable => ("unavailable", "This cannot be done at the moment"),
         }
     }
 

@@ -32,7 +32,8 @@ use super::rate::Limits;
 use super::refusal::{Kind, Refusal};
 use super::site::{Audit, From, Site};
 use super::source::{self, Peer};
-use super::{Settings, Tokens, dialect, native};
+use super::{Settings, Tokens, dialect, native, revoke};
+use crate::revocation::Revoker;
 
 /// Connections at a time; more wait in the kernel's queue.
 const CONNECTIONS: usize = 1024;
@@ -70,7 +71,8 @@ struct Running {
     router: Router,
 }
 
-/// Starts the service on a thread of its own. `tls` is for those listeners that speak it.
+/// Starts the service on a thread of its own. `tls` is for those listeners that speak it; `revoker` takes credentials
+/// back, if that can be done here.
 ///
 /// # Errors
 /// If the kernel gives no thread, or no means to wait for sockets.
@@ -79,9 +81,10 @@ pub fn start(
     settings: Settings,
     tls: Option<Arc<ServerConfig>>,
     tokens: Arc<Tokens>,
+    revoker: Option<Revoker>,
 ) -> io::Result<Handle> {
     let addresses = listeners.addresses();
-    let running = Running::new(settings, tokens, Arc::default(), None);
+    let running = Running::new(settings, tokens, Arc::default(), None, revoker);
     let shared = Arc::new(Shared {
         running: ArcSwap::from_pointee(running),
         tls: tls.map(|tls| ArcSwap::new(for_http(&tls))),
@@ -119,11 +122,18 @@ impl Handle {
             tokens,
             audit,
             limits,
+            revoker,
             ..
         } = &*old.site;
         let same = old.site.settings.rates == settings.rates;
         let limits = same.then(|| Arc::clone(limits));
-        let running = Running::new(settings, Arc::clone(tokens), Arc::clone(audit), limits);
+        let running = Running::new(
+            settings,
+            Arc::clone(tokens),
+            Arc::clone(audit),
+            limits,
+            revoker.clone(),
+        );
         self.shared.running.store(Arc::new(running));
     }
 
@@ -272,6 +282,7 @@ impl Running {
         tokens: Arc<Tokens>,
         audit: Arc<Audit>,
         limits: Option<Arc<Limits>>,
+        revoker: Option<Revoker>,
     ) -> Self {
         let limits = limits.unwrap_or_else(|| Arc::new(Limits::new(settings.rates)));
         let site = Arc::new(Site {
@@ -279,6 +290,7 @@ impl Running {
             limits,
             tokens,
             audit,
+            revoker,
         });
         Self {
             router: router(&site),
@@ -328,6 +340,7 @@ impl Running {
 
 fn router(site: &Arc<Site>) -> Router {
     native::routes()
+        .merge(revoke::routes())
         .merge(dialect::routes(&site.settings.dialects))
         .fallback(dialect::other)
         .method_not_allowed_fallback(wrong_method)

@@ -18,6 +18,8 @@ use super::issue::{self, Credential, Wish};
 use super::rate::Limits;
 use super::refusal::{Kind, Refusal};
 use super::{Dialect, Settings, Tokens, clock, jwt, service_key};
+use crate::revocation::{self, Revoker};
+use crate::turn::Revoked;
 
 /// The longest body that is read.
 pub(super) const LONGEST_BODY: usize = 64 * 1024;
@@ -30,6 +32,8 @@ pub(super) struct Site {
     pub(super) limits: Arc<Limits>,
     pub(super) tokens: Arc<Tokens>,
     pub(super) audit: Arc<Audit>,
+    /// Takes credentials back, if that can be done here.
+    pub(super) revoker: Option<Revoker>,
 }
 
 impl Site {
@@ -189,6 +193,29 @@ impl Audit {
             credential = credential.id,
             %source,
             "credential issued"
+        );
+    }
+
+    pub(super) fn revoked(
+        &self,
+        (dialect, source): (Dialect, IpAddr),
+        caller: &Caller,
+        revoked: &Revoked,
+        ended: Option<usize>,
+    ) {
+        let (key, issuer) = caller.by.words();
+        let (kind, tenant, name) = revocation::parts(revoked);
+        info!(
+            kind,
+            tenant,
+            name,
+            by = caller.subject,
+            key,
+            issuer,
+            dialect = dialect.label(),
+            ended,
+            %source,
+            "credentials revoked"
         );
     }
 

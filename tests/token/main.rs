@@ -5,6 +5,7 @@ mod http;
 mod native;
 #[path = "../daemon/process.rs"]
 mod process;
+mod revocation;
 mod service;
 mod users;
 #[path = "../wire/mod.rs"]

@@ -11,11 +11,13 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::as_bad_request;
+use crate::revocation::Words;
 use crate::token::Dialect;
 use crate::token::caller::{By, Caller};
 use crate::token::issue::{Credential, Wish};
 use crate::token::native::{IceServer, answer};
 use crate::token::refusal::{Kind, Refusal};
+use crate::token::revoke::revoke;
 use crate::token::site::{Call, Site};
 
 /// 48 hours; who asks for more is refused.
@@ -28,6 +30,10 @@ pub(super) fn routes() -> Router<Arc<Site>> {
             post(ice_servers),
         )
         .route("/v1/turn/keys/{id}/credentials/generate", post(one_server))
+        .route(
+            "/v1/turn/keys/{id}/credentials/{username}/revoke",
+            post(revoked),
+        )
 }
 
 #[derive(Default, Deserialize)]
@@ -57,6 +63,22 @@ async fn one_server(Path(id): Path<String>, call: Call) -> Response {
         });
         answer(StatusCode::CREATED, &json!({ "iceServers": server }))
     })
+}
+
+/// The name is all of what it knows of a credential.
+async fn revoked(Path((id, username)): Path<(String, String)>, call: Call) -> Response {
+    take_back(&call, &id, username)
+        .await
+        .map_or_else(refuse, |()| StatusCode::NO_CONTENT.into_response())
+}
+
+async fn take_back(call: &Call, id: &str, username: String) -> Result<(), Refusal> {
+    let caller = caller(call, id).await?;
+    let words = Words {
+        username: Some(username),
+        ..Words::default()
+    };
+    revoke(call, Dialect::Cloudflare, &caller, words).await
 }
 
 async fn issue<'c>(call: &'c Call, id: &str) -> Result<Credential<'c>, Refusal> {
