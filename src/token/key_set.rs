@@ -194,11 +194,11 @@ impl Remote {
             return Ok(key);
         }
         self.fetch(now).await;
-        look(STALE).ok_or(if self.known.load().is_some() {
-            NoKey::Unknown
-        } else {
-            NoKey::Unavailable
-        })
+        match look(STALE) {
+            Some(key) => Ok(key),
+            None if self.known.load().is_some() => Err(NoKey::Unknown),
+            None => Err(NoKey::Unavailable),
+        }
     }
 
     /// Asks for the set, unless that was done a moment ago. Others who want it wait for the same answer.

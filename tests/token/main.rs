@@ -1,6 +1,8 @@
 //! The token service as a process: what it hands out, to whom, in which words; and that the relay takes it.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod dialects;
+mod document;
 mod http;
 mod native;
 #[path = "../daemon/process.rs"]

@@ -196,7 +196,6 @@ pub(crate) fn user(name: &str) -> String {
 }
 
 /// `Basic` of a name and a password.
-#[allow(dead_code, reason = "one dialect needs it")]
 pub(crate) fn basic(name: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
 }

@@ -102,12 +102,13 @@ impl Fields {
 
 /// What has to be asked for anew cannot be had: dialects without a 422 call it a bad request.
 fn as_bad_request(refusal: Refusal) -> Refusal {
-    match refusal.kind {
-        Kind::Unprocessable => Refusal {
+    if refusal.kind == Kind::Unprocessable {
+        Refusal {
             kind: Kind::Malformed,
             ..refusal
-        },
-        _ => refusal,
+        }
+    } else {
+        refusal
     }
 }
 

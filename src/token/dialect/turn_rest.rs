@@ -116,12 +116,15 @@ impl Asked {
         let key = key.or_else(|| call.header("x-api-key"));
         let presented = key.or_else(|| call.bearer()).filter(|key| !key.is_empty());
         let caller = call.site.authenticate(call.source, presented).await;
-        caller.map_err(|refusal| match refusal.kind {
-            Kind::NoCredentials => Refusal {
-                detail: "send a key, as `key` in the query or in an X-API-Key header".into(),
-                ..refusal
-            },
-            _ => refusal,
+        caller.map_err(|refusal| {
+            if refusal.kind == Kind::NoCredentials {
+                Refusal {
+                    detail: "send a key, as `key` in the query or in an X-API-Key header".into(),
+                    ..refusal
+                }
+            } else {
+                refusal
+            }
         })
     }
 }

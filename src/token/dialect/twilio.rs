@@ -115,9 +115,11 @@ fn refuse(refusal: Refusal) -> Response {
         | Kind::Unprocessable => 20_001,
         Kind::Unavailable => 20_503,
     };
-    let message = match refusal.kind {
-        Kind::NoCredentials | Kind::BadCredentials => "Authenticate",
-        _ => &*refusal.detail,
+    let is_unknown = refusal.status() == StatusCode::UNAUTHORIZED;
+    let message = if is_unknown {
+        "Authenticate"
+    } else {
+        &refusal.detail
     };
     let body = json!({
         "code": code,
@@ -127,7 +129,7 @@ fn refuse(refusal: Refusal) -> Response {
     });
     let json = [(header::CONTENT_TYPE, "application/json")];
     let mut response = (refusal.status(), json, body.to_string()).into_response();
-    if refusal.status() == StatusCode::UNAUTHORIZED {
+    if is_unknown {
         let scheme = HeaderValue::from_static("Basic realm=\"turnd\"");
         response
             .headers_mut()
