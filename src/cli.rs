@@ -1,6 +1,7 @@
 //! The commands, and what they print.
 
 mod client;
+mod explain;
 mod import;
 mod kick;
 mod papers;
@@ -139,6 +140,12 @@ enum Command {
         #[arg(value_name = "DIR")]
         directory: Option<PathBuf>,
     },
+    /// Say why a call fails: the most likely cause first, and what to do about it
+    ///
+    /// Asks the running server what it has noted of a session, a user, a client or a peer, also of those that have ended
+    /// or were refused lately. Whether a peer may be reached is told without a server, too, by the configuration.
+    #[command(after_help = explain::EXAMPLES)]
+    Explain(explain::Explain),
     /// Show what the running server does
     Status(status::Show),
     /// List the calls of the running server, or show one
@@ -192,6 +199,7 @@ impl Cli {
             Command::Ports => with_config(&sources, ports::show),
             Command::Completions { shell } => papers::completions(shell),
             Command::Man { directory } => papers::man(directory),
+            Command::Explain(explain) => explain.run(&sources),
             Command::Status(show) => show.run(&sources),
             Command::Sessions(list) => list.run(&sources),
             Command::Kick(kick) => kick.run(&sources),

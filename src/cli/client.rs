@@ -53,6 +53,21 @@ impl At {
     }
 }
 
+impl At {
+    /// The same; where there is no server that could be asked, something else is done.
+    pub(super) fn ask_or(
+        self,
+        sources: &Sources,
+        ask: impl FnOnce(&Client) -> Result<ExitCode, Failure>,
+        otherwise: impl FnOnce() -> ExitCode,
+    ) -> ExitCode {
+        match Client::find(self.socket.clone(), sources) {
+            Err(Failure::Off | Failure::NoServer(_)) => otherwise(),
+            Ok(_) | Err(_) => self.ask(sources, ask),
+        }
+    }
+}
+
 /// Talks to a running server.
 pub(super) struct Client {
     path: PathBuf,

@@ -395,8 +395,11 @@ impl Handle {
     }
 }
 
-/// Every address of this machine, and the broadcast addresses of its networks (A05, A06).
-fn own_addresses() -> io::Result<Vec<IpAddr>> {
+/// Every address of this machine, and the broadcast addresses of its networks (A05, A06): no peer may be there.
+///
+/// # Errors
+/// The kernel's.
+pub fn own_addresses() -> io::Result<Vec<IpAddr>> {
     let mut own = Vec::new();
     for interface in if_addrs::get_if_addrs()? {
         own.push(interface.ip());

@@ -6,6 +6,7 @@
 //!
 //! A resource is a file here: what it looks like, its routes, and a line in [`router`].
 
+mod explain;
 mod lock;
 mod look;
 mod problem;
@@ -131,6 +132,7 @@ fn router(seat: Arc<Seat>) -> Router {
     Router::new()
         .merge(status::routes())
         .merge(sessions::routes())
+        .merge(explain::routes())
         .fallback(|| async { Problem::not_found("there is nothing of this name here") })
         .method_not_allowed_fallback(|| async {
             let status = StatusCode::METHOD_NOT_ALLOWED;

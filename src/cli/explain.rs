@@ -1,0 +1,117 @@
+//! `turnd explain`
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+
+use clap::Args;
+use turnd::config::{self, Host, Sources};
+use turnd::daemon::{EXIT_CONFIG, complain};
+use turnd::explain::{self, Explanation};
+use turnd::plane;
+use turnd::turn::Reach;
+
+use super::client::{At, Client, quoted};
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  Why does alice hear nothing?
+      turnd explain --user alice
+  Why is this client refused?
+      turnd explain --client 198.51.100.7
+  Why did that session end?
+      turnd explain 29e04157a2c4f0c3
+  May this peer be reached, and if not, by which rule?
+      turnd explain --peer 10.0.0.1 --config turnd.toml";
+
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = true, args = ["session", "user", "client", "peer"])]
+pub(super) struct Explain {
+    /// A session, as `turnd sessions` and the log name it
+    #[arg(value_name = "SESSION")]
+    session: Option<String>,
+    /// Those of a user, and who was refused under that name
+    #[arg(long, value_name = "NAME", help_heading = "Whose")]
+    user: Option<String>,
+    /// Those of clients at an address, with a port or any
+    #[arg(long, value_name = "ADDRESS", help_heading = "Whose")]
+    client: Option<String>,
+    /// What has to do with this peer; alone, whether it may be reached, too
+    #[arg(long, value_name = "ADDRESS", help_heading = "Whose")]
+    peer: Option<String>,
+    /// Print what the server says, as JSON
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+    #[command(flatten)]
+    at: At,
+}
+
+impl Explain {
+    pub(super) fn run(self, sources: &Sources) -> ExitCode {
+        let asked = [
+            ("session", &self.session),
+            ("user", &self.user),
+            ("client", &self.client),
+            ("peer", &self.peer),
+        ];
+        let asked: Vec<String> = asked
+            .into_iter()
+            .filter_map(|(name, value)| Some(format!("{name}={}", quoted(value.as_deref()?))))
+            .collect();
+        let path = format!("/v1/explain?{}", asked.join("&"));
+        let ask = |client: &Client| {
+            Ok(super::print(&if self.json {
+                format!("{:#}\n", client.get::<serde_json::Value>(&path)?)
+            } else {
+                client.get::<Explanation>(&path)?.to_string()
+            }))
+        };
+        let of_peer = self.peer.as_deref().filter(|_| asked.len() == 1);
+        match of_peer {
+            Some(peer) => {
+                let judge = || judge(peer, self.json, sources);
+                self.at.clone().ask_or(sources, ask, judge)
+            }
+            None => self.at.clone().ask(sources, ask),
+        }
+    }
+}
+
+/// By the configuration: what a server would say that has just been started with it.
+fn judge(text: &str, json: bool, sources: &Sources) -> ExitCode {
+    let address = text.parse::<SocketAddr>().map(|address| address.ip());
+    let Ok(peer) = text.parse::<IpAddr>().or(address) else {
+        complain(&format_args!("error: `{text}` is not an address"));
+        return ExitCode::from(2);
+    };
+    let loaded = match config::load(sources, &Host::of_process()) {
+        Ok(loaded) => loaded,
+        Err(report) => {
+            complain(&report);
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let parts = &loaded.parts;
+    let mut relays = parts.plane.relay.addresses.iter();
+    let mut listeners = parts.plane.listeners.iter();
+    // Without a list of this host's addresses, the other rules still judge.
+    let is_own = relays.any(|relay| [relay.local, relay.advertised].contains(&peer))
+        || listeners.any(|listen| listen.address.ip() == peer)
+        || plane::own_addresses().is_ok_and(|own| own.contains(&peer));
+    let reach = if is_own { Reach::Own } else { Reach::Outside };
+    let rule = parts.turn.peers.rule(peer, reach);
+    let explanation = Explanation {
+        findings: vec![explain::peer(peer, rule, reach)],
+        ..Explanation::default()
+    };
+    if !json {
+        let text = "No server can be asked: judged by the configuration alone.\n\n";
+        return super::print(&format!("{text}{explanation}"));
+    }
+    match serde_json::to_string_pretty(&explanation) {
+        Ok(text) => super::print(&format!("{text}\n")),
+        Err(error) => {
+            complain(&format_args!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
