@@ -29,10 +29,6 @@ fn start(more: &str) -> Start {
 
 /// Runs `turnd explain`.
 fn explain(daemon: &Daemon, arguments: &[&str]) -> String {
-    run(daemon, arguments)
-}
-
-fn run(daemon: &Daemon, arguments: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_turnd"))
         .arg("explain")
         .args(arguments)
@@ -174,7 +170,11 @@ fn a_credential_that_has_expired_since_the_clocks_differ() {
             "NTP",
         ],
     );
-    assert_eq!(explain(&daemon, &["--client", "127.0.0.1"]), told);
+    let of_client = explain(&daemon, &["--client", "127.0.0.1"]);
+    says(
+        &first(&of_client),
+        &[&format!("The credential `{name}` expired")],
+    );
     says(
         &explain(&daemon, &["--user", "bob"]),
         &["Nothing is known of that"],
@@ -386,7 +386,7 @@ fn a_call_that_works_has_nothing_wrong_and_its_failed_candidates_come_last() {
     wire::receive_from(&good);
     good.send_to(b"pong", relayed).unwrap();
     assert_eq!(client.receive_data().1, b"pong");
-    let json: Value = serde_json::from_str(&run(&daemon, &["--user", USER, "--json"])).unwrap();
+    let json: Value = serde_json::from_str(&explain(&daemon, &["--user", USER, "--json"])).unwrap();
     let findings = json["findings"].as_array().unwrap();
     assert_eq!(findings.len(), 1, "{json}");
     assert_eq!(findings[0]["cause"], "peer_closed");
@@ -406,10 +406,7 @@ fn what_ends_is_remembered_and_an_unknown_session_is_said_to_be_unknown() {
         writer.u32(turnd::stun::Attribute::LIFETIME, 0);
     });
     assert_eq!(answer.code(), 0);
-    says(
-        &explain(&daemon, &["--user", USER]),
-        &["ended 0 s ago (deleted)"],
-    );
+    says(&explain(&daemon, &["--user", USER]), &[" ago (deleted)"]);
     says(
         &explain(&daemon, &["0000000000000007"]),
         &["Nothing is known of that"],
