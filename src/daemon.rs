@@ -33,7 +33,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Certificate, Config, Host, Loaded, Parts, Problem, Sources};
-use crate::events;
+use crate::events::{self, Events};
 use crate::http::admin::Seat;
 use crate::http::{self, Status};
 use crate::plane::{self, Adopted, Handle};
@@ -229,13 +229,7 @@ async fn serve(
     let store = open_revocations(&parts)?;
     let doors = seat::open(&parts.seat, &host)?;
     let plane = start_plane(&parts, &adopted)?;
-    let books = match &parts.events {
-        Some(settings) => Some(
-            events::start(settings, &plane, &status.events_lost)
-                .map_err(|error| Refusal::events(&error))?,
-        ),
-        None => None,
-    };
+    let books = open_books(&parts, &plane, &status)?;
     let count = Arc::clone(&status.revocations);
     let revoker = revoker(store, &parts, Some(&plane), count).await?;
     let tokens = status.tokens.clone().unwrap_or_default();
@@ -278,19 +272,27 @@ async fn serve(
     daemon.tell_ready(&parts, greeted_at);
     daemon.until_stopped().await;
     daemon.drain().await;
+    close(daemon.plane, books).await;
+    info!("stopped");
+    Ok(())
+}
+
+/// Begins to keep books of sessions, if anybody is to be told.
+fn open_books(parts: &Parts, plane: &Handle, status: &Status) -> Result<Option<Events>, Refusal> {
+    let begin = |settings| events::start(settings, plane, &status.events_lost);
+    let books = parts.events.as_ref().map(begin).transpose();
+    books.map_err(|error| Refusal::events(&error))
+}
+
+/// Ends the plane, and the books with the last sessions in them: nobody else would be told what these have relayed.
+async fn close(plane: Handle, books: Option<Events>) {
     if books.is_some() {
-        // Or nobody would be told what they relayed.
-        daemon
-            .plane
-            .end_sessions(EndReason::Stopped, |_| true)
-            .await;
+        plane.end_sessions(EndReason::Stopped, |_| true).await;
     }
-    stop(daemon.plane);
+    stop(plane);
     if let Some(books) = books {
         books.finish();
     }
-    info!("stopped");
-    Ok(())
 }
 
 /// A listener for the self-test of a first run, if the operators' pages have none.

@@ -423,3 +423,28 @@ fn what_is_above_a_rate_is_counted() {
         dropped
     );
 }
+
+/// The rule is that of whoever judges: of the policy that the credential names.
+#[test]
+fn a_peer_that_a_policy_closes_is_noted_with_the_rule_of_the_policy() {
+    let mut turn = Turn::with(|settings| {
+        settings.users.add_secret(issuing()).unwrap();
+        let media = peers(&["10.1.0.0/16"], &["52.0.0.0/8"]);
+        settings.policies.insert("media".into(), media);
+        settings.limits.new_peers.per_allocation = 1;
+    });
+    let name = format!("{}:k1~acme~ann~pmedia", UNIX + 60);
+    let password = issuing().password(name.as_bytes());
+    let mut ann = User::new(&name, &password, udp("198.51.100.1:1000"));
+    ann.relay(&mut turn);
+    assert_eq!(ann.permit(&mut turn, &[PEER]), 403);
+    assert_eq!(ann.permit(&mut turn, &["10.1.0.1:1"]), 0);
+    assert_eq!(ann.permit(&mut turn, &["10.1.0.2:1"]), 403);
+    let account = only(&turn);
+    let denied = note(&account, |fact| matches!(fact, Fact::Denied { .. }));
+    assert_eq!(denied.fact.peer(), Some(ip(PEER)));
+    let method = Method::CREATE_PERMISSION;
+    note(&account, |fact| {
+        *fact == Fact::Refused { method, code: 403 }
+    });
+}

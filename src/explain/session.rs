@@ -183,9 +183,10 @@ impl Story<'_> {
             Fact::Denied { ip, port, rule } => {
                 let words = peer::closed(ip, rule);
                 let what = format!(
-                    "The peer {} was refused (403) {often}, last {last}: {}.",
+                    "The peer {} was refused (403) {often}, last {last}: {}{}.",
                     SocketAddr::new(ip, port),
-                    words.what
+                    words.what,
+                    self.policy()
                 );
                 let rank = self.rank(rank::CLOSED_PEER);
                 Some(finding("peer_closed", rank, what, words.remedy))
@@ -237,6 +238,15 @@ impl Story<'_> {
             )),
             Fact::Refused { method, code } => Some(self.refused(method, code, note)),
         }
+    }
+
+    /// By which rules peers are judged, if by other than everybody's.
+    fn policy(&self) -> String {
+        let issued = self.account.session.issued();
+        let policy = issued.and_then(|issued| issued.claims.policy);
+        policy.map_or_else(String::new, |name| {
+            format!(" (judged by the policy `{name}` of `policies` under [peers], which its credential names)")
+        })
     }
 
     fn permission_expired(&self, ip: IpAddr, note: &Note) -> Finding {
@@ -407,7 +417,10 @@ impl Story<'_> {
                 "the port is one that clients may not connect to",
                 "Ports below 1024 have to be named in `low_ports` under [tcp_relay].",
             ),
-            (403, _) => ("it is forbidden", "See [peers]."),
+            (403, _) => (
+                "it names more new peers in a minute than it may, or its credential names a policy that is no more",
+                "See `new_peers_per_allocation` and `new_peers_per_user` under [limits], and `policies` under [peers].",
+            ),
             (446, _) => (
                 "there is a connection to that peer already",
                 "The client has to use that one.",

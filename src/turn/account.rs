@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::allocation::{Allocation, AllocationId};
+use super::authenticate::User;
 use super::request::Request;
 use super::response::Reject;
 use super::server::Server;
@@ -195,6 +196,7 @@ impl Server {
     pub(super) fn note_refusal(
         &mut self,
         request: &Request<'_>,
+        user: &User<'_>,
         reject: Reject,
         relays: &impl Relays,
     ) -> bool {
@@ -202,7 +204,7 @@ impl Server {
         let closed = || {
             let mut peers = request.message.xor_peer_addresses().flatten();
             peers.find_map(|peer| {
-                let rule = request.settings.peers.rule(peer.ip(), relays.reach(peer))?;
+                let rule = user.policy(request).rule(peer, relays)?;
                 Some(Fact::Denied {
                     ip: peer.ip(),
                     port: peer.port(),

@@ -6,7 +6,7 @@ use super::allocation::Owner;
 use super::authenticate::User;
 use super::request::Request;
 use super::response::Reject;
-use super::{Peers, Relays, Settings};
+use super::{Peers, Relays, Rule, Settings};
 
 /// Which peers one user may reach.
 #[derive(Clone, Copy)]
@@ -26,6 +26,14 @@ impl Policy<'_> {
         match self {
             Self::Peers(peers) => peers.judge(peer, relays),
             Self::Nobody => Err(Reject::Forbidden),
+        }
+    }
+
+    /// What closes a peer, if the policy has a rule that does.
+    pub(super) fn rule(self, peer: SocketAddr, relays: &impl Relays) -> Option<Rule> {
+        match self {
+            Self::Peers(peers) => peers.rule(peer.ip(), relays.reach(peer)),
+            Self::Nobody => None,
         }
     }
 

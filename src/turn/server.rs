@@ -331,7 +331,7 @@ impl Server {
                 self.note_reject(request, user, Reject::WrongCredentials);
             }
             Err(reject) => {
-                if !self.note_refusal(request, reject, relays) {
+                if !self.note_refusal(request, user, reject, relays) {
                     self.note_reject(request, user, reject);
                 }
             }
