@@ -7,6 +7,8 @@
 
 #[path = "clients/inside.rs"]
 mod inside;
+#[path = "clients/janus.rs"]
+mod janus;
 #[path = "clients/nat.rs"]
 mod nat;
 #[path = "clients/pages.rs"]

@@ -182,7 +182,7 @@ pub(crate) fn call(caller: &mut Peer, callee: &mut Peer, video: bool) {
 }
 
 /// Asserts that a description offers at least one candidate, and none but relayed ones.
-fn only_relayed(reply: &Value) {
+pub(crate) fn only_relayed(reply: &Value) {
     let sdp = reply["description"]["sdp"].as_str().expect("a description");
     let candidates: Vec<&str> = sdp
         .lines()

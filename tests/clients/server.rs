@@ -287,6 +287,19 @@ pub(crate) fn metrics(rig: &Rig, port: u16) -> String {
         .unwrap_or_default()
 }
 
+/// Has `turnd sessions` list the allocations of the server that runs.
+pub(crate) fn sessions(rig: &Rig) -> Vec<serde_json::Value> {
+    let arguments = ["sessions", "--config", CONFIG, "--json"];
+    let output = rig.run(Host::S, env!("CARGO_BIN_EXE_turnd"), &arguments);
+    let json = output.find('{').map(|start| &output[start..]);
+    let mut list: serde_json::Value =
+        serde_json::from_str(json.expect("an object")).expect("it is JSON");
+    match list["sessions"].take() {
+        serde_json::Value::Array(sessions) => sessions,
+        other => panic!("{other} is no list"),
+    }
+}
+
 /// Waits until something accepts connections at the server's host.
 fn wait_for(rig: &Rig, port: u16) {
     let address = Host::A.server();

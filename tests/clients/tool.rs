@@ -22,6 +22,8 @@ pub(crate) enum Tool {
     Aiortc,
     /// Node with libdatachannel and libjuice.
     Libjuice,
+    /// A media server.
+    Janus,
 }
 
 /// Tells whether all of `tools` and what every rig needs are there. When not, says so where it is seen even
@@ -73,6 +75,16 @@ pub(crate) fn directory() -> PathBuf {
     target.join("clients")
 }
 
+/// Returns the directory of Debian's Janus with folders of modules, whatever architecture it is for.
+pub(crate) fn janus_modules() -> Option<PathBuf> {
+    let mut libraries = std::fs::read_dir("/usr/lib").ok()?;
+    libraries.find_map(|entry| {
+        let modules = entry.ok()?.path().join("janus");
+        let echo = modules.join("plugins/libjanus_echotest.so");
+        echo.is_file().then_some(modules)
+    })
+}
+
 /// Returns the Python interpreter that has aiortc.
 pub(crate) fn python() -> PathBuf {
     directory().join("venv/bin/python")
@@ -105,6 +117,10 @@ impl Tool {
                     "node-datachannel".into(),
                     directory().join("node_modules/node-datachannel").exists(),
                 ),
+            ],
+            Self::Janus => vec![
+                command("janus"),
+                ("modules of Janus".into(), janus_modules().is_some()),
             ],
         }
     }
