@@ -189,7 +189,7 @@ impl Cli {
                 with_config(&sources, |loaded| print(&loaded.config.to_string()))
             }
             Command::Credential(mint) => with_config(&sources, |loaded| mint.print(loaded)),
-            Command::Revoke(revoke) => with_config(&sources, |loaded| revoke.run(loaded)),
+            Command::Revoke(revoke) => revoke.run(&sources),
             Command::Genkey => match config::generate() {
                 Ok(secret) => print(&format!("{}\n", *secret)),
                 Err(error) => fail(&format!("error: {error}")),

@@ -251,7 +251,7 @@ async fn serve(
     let workers = parts.plane.workers as u64;
     let facts = seat::facts(&config, &parts);
     let seat = Seat::new(plane.clone(), workers, Arc::clone(&status), facts);
-    let seat = Arc::new(seat);
+    let seat = Arc::new(seat.with_revoker(revoker.clone()));
     let _socket = seat::serve(doors, Arc::clone(&seat));
     let mut daemon = Daemon {
         sources,

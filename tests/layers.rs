@@ -15,7 +15,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("events", &["plane", "turn"]),
     ("explain", &["stun", "turn"]),
     ("pages", &[]),
-    ("http", &["explain", "metrics", "pages", "plane", "turn"]),
+    (
+        "http",
+        &["explain", "metrics", "pages", "plane", "revocation", "turn"],
+    ),
     ("probe", &["stun", "turn"]),
     ("revocation", &["plane", "turn"]),
     ("token", &["metrics", "revocation", "turn"]),

@@ -12,6 +12,7 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
@@ -29,7 +30,7 @@ const LONGEST_ANSWER: usize = 64 * 1024 * 1024;
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Which server is meant.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(super) struct At {
     /// The admin socket of the server; that of the configuration, or the customary one, without it
     #[arg(long, value_name = "PATH", help_heading = "Server")]
@@ -64,6 +65,16 @@ impl At {
         match Client::find(self.socket.clone(), sources) {
             Err(Failure::Off | Failure::NoServer(_)) => otherwise(),
             Ok(_) | Err(_) => self.ask(sources, ask),
+        }
+    }
+
+    /// The server that is meant; nothing if nobody listens where none was named, so that there is another way to look for.
+    pub(super) fn reach(self, sources: &Sources) -> Result<Option<Client>, Failure> {
+        let is_named = self.socket.is_some();
+        match Client::find(self.socket, sources) {
+            Ok(client) => Ok(Some(client)),
+            Err(failure) if !is_named && failure.is_nobody() => Ok(None),
+            Err(failure) => Err(failure),
         }
     }
 }
@@ -111,6 +122,18 @@ impl Client {
     /// Takes away what is there.
     pub(super) fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.ask(Method::DELETE, path, Bytes::new())
+    }
+
+    /// Does something with what a body says.
+    pub(super) fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body =
+            serde_json::to_vec(body).map_err(|error| Failure::NoAnswer(error.to_string()))?;
+        self.ask(method, path, body.into())
     }
 
     fn ask<T: DeserializeOwned>(
@@ -207,10 +230,27 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    fn code(&self) -> ExitCode {
+    /// The exit code of a command that fails so.
+    pub(super) fn code(&self) -> ExitCode {
         match self {
             Self::Config(_) => ExitCode::from(EXIT_CONFIG),
             _ => ExitCode::FAILURE,
+        }
+    }
+
+    /// Whether there is no server to be asked, as opposed to one that may not be.
+    fn is_nobody(&self) -> bool {
+        let absent = [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused];
+        match self {
+            Self::Off => true,
+            Self::NoServer(places) => places
+                .iter()
+                .all(|(_, error)| absent.contains(&error.kind())),
+            Self::Config(_)
+            | Self::NoAnswer(_)
+            | Self::Refused(..)
+            | Self::Strange(..)
+            | Self::Own(_) => false,
         }
     }
 

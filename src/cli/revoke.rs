@@ -1,16 +1,23 @@
 //! `turnd revoke`: takes credentials back.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args};
+use hyper::Method;
 use tokio::runtime;
 
-use turnd::config::Loaded;
-use turnd::revocation::{self, Broken, Entry, Failure, Order, Revoker, Settings, Store, Words};
+use turnd::config::{Loaded, Sources};
+use turnd::daemon::complain;
+use turnd::http::admin::{Pardoned, RevocationList, Revoked};
+use turnd::revocation::{self, Broken, Entry, Order, Revoker, Settings, Store, Words};
 
-use super::{fail, print};
+use super::client::{At, Client, Failure};
+use super::show::count;
+use super::{print, with_config};
 
+/// The resource of the admin socket.
+const PATH: &str = "/v1/revocations";
 /// How many are asked for at once.
 const PAGE: usize = 1000;
 
@@ -41,39 +48,64 @@ pub(super) struct Revoke {
     /// Take the revocation back instead
     #[arg(long, conflicts_with_all = ["not_before", "keep_calls"])]
     pardon: bool,
+    #[command(flatten)]
+    at: At,
 }
 
 impl Revoke {
-    /// Does it by way of the database: a server that uses it notices.
-    pub(super) fn run(self, loaded: &Loaded) -> ExitCode {
-        let Some(settings) = &loaded.parts.revocation else {
-            return fail(
-                "error: the server that has this configuration does not know of revocations\n = help: write enabled = true under [revocation], and start it anew",
-            );
-        };
-        match self.carry_out(settings) {
-            Ok(told) => print(&told),
-            Err(told) => fail(&told),
+    /// Asks the server, or where none listens, writes what a server will read.
+    pub(super) fn run(mut self, sources: &Sources) -> ExitCode {
+        let at = std::mem::take(&mut self.at);
+        match at.reach(sources) {
+            Ok(Some(client)) => told(self.ask(&client)),
+            Ok(None) => with_config(sources, |loaded| told(self.write(loaded))),
+            Err(failure) => told(Err(failure)),
         }
     }
 
-    fn carry_out(self, settings: &Settings) -> Result<String, String> {
+    fn ask(self, client: &Client) -> Result<String, Failure> {
+        let (list, pardon) = (self.list, self.pardon);
+        if list {
+            return listed(|after| {
+                let path = format!("{PATH}?after={after}");
+                Ok(client.get::<RevocationList>(&path)?.revocations)
+            });
+        }
+        let words = self.words();
+        if pardon {
+            let Pardoned { pardoned } = client.send(Method::DELETE, PATH, &words)?;
+            return Ok(pardon_told(pardoned, ""));
+        }
+        let Revoked { ended, until } = client.send(Method::POST, PATH, &words)?;
+        let ended = count(ended as u64, "call", "calls");
+        Ok(format!(
+            "revoked, and remembered until {until}; ended {ended}\n"
+        ))
+    }
+
+    fn write(self, loaded: &Loaded) -> Result<String, Failure> {
+        let Some(settings) = &loaded.parts.revocation else {
+            return Err(Failure::Own(
+                "error: the server that has this configuration does not know of revocations\n = help: write enabled = true under [revocation], and start it anew"
+                    .to_owned(),
+            ));
+        };
+        let own = |failure: &dyn fmt::Display| Failure::Own(format!("error: {failure}"));
         let (list, pardon) = (self.list, self.pardon);
         let order = self.words().order();
-        let revoker = Database::open(settings)
-            .map_err(|Broken { what, remedy }| format!("error: {what}\n = help: {remedy}"))?;
+        let database = Database::open(settings).map_err(|Broken { what, remedy }| {
+            Failure::Own(format!("error: {what}\n = help: {remedy}"))
+        })?;
         if list {
-            return revoker
-                .list()
-                .map_err(|failure| format!("error: {failure}"));
+            return listed(|after| database.list(after).map_err(|failure| own(&failure)));
         }
-        let order: Order = order.map_err(|bad| format!("error: {bad}"))?;
+        let order = order.map_err(|bad| own(&bad))?;
         let done = if pardon {
-            revoker.pardon(order)
+            database.pardon(order)
         } else {
-            revoker.revoke(order)
+            database.revoke(order)
         };
-        done.map_err(|failure| format!("error: {failure}"))
+        done.map_err(|failure| own(&failure))
     }
 
     fn words(self) -> Words {
@@ -118,7 +150,7 @@ impl Database {
         Ok(Self { revoker, runtime })
     }
 
-    fn revoke(&self, order: Order) -> Result<String, Failure> {
+    fn revoke(&self, order: Order) -> Result<String, revocation::Failure> {
         let outcome = self.runtime.block_on(self.revoker.revoke(order))?;
         Ok(format!(
             "revoked, and remembered until {}; a running server notices within a second\n",
@@ -126,25 +158,48 @@ impl Database {
         ))
     }
 
-    fn pardon(&self, order: Order) -> Result<String, Failure> {
+    fn pardon(&self, order: Order) -> Result<String, revocation::Failure> {
         let there = self.runtime.block_on(self.revoker.pardon(order.revoked))?;
-        Ok(if there {
-            "pardoned; a running server notices within a second\n".to_owned()
-        } else {
-            "there was nothing to pardon\n".to_owned()
-        })
+        Ok(pardon_told(
+            there,
+            "; a running server notices within a second",
+        ))
     }
 
-    fn list(&self) -> Result<String, Failure> {
-        let mut text = String::new();
-        let mut after = 0;
-        loop {
-            let page = self.runtime.block_on(self.revoker.list(after, PAGE))?;
-            let Some(last) = page.last() else { break };
-            after = last.place;
-            page.iter().for_each(|entry| line(&mut text, entry));
+    fn list(&self, after: i64) -> Result<Vec<Entry>, revocation::Failure> {
+        self.runtime.block_on(self.revoker.list(after, PAGE))
+    }
+}
+
+fn told(done: Result<String, Failure>) -> ExitCode {
+    match done {
+        Ok(text) => print(&text),
+        Err(failure) => {
+            complain(&failure);
+            failure.code()
         }
-        Ok(text)
+    }
+}
+
+fn pardon_told(there: bool, more: &str) -> String {
+    if there {
+        format!("pardoned{more}\n")
+    } else {
+        "there was nothing to pardon\n".to_owned()
+    }
+}
+
+/// All that `page` tells from a place on, page by page.
+fn listed(page: impl Fn(i64) -> Result<Vec<Entry>, Failure>) -> Result<String, Failure> {
+    let mut text = String::new();
+    let mut after = 0;
+    loop {
+        let entries = page(after)?;
+        let Some(last) = entries.last() else {
+            return Ok(text);
+        };
+        after = last.place;
+        entries.iter().for_each(|entry| line(&mut text, entry));
     }
 }
 

@@ -56,6 +56,11 @@ fn revoke(place: &Path, options: &[&str]) -> Output {
         .unwrap()
 }
 
+/// The same without the server's admin socket: it writes the database.
+fn revoke_directly(place: &Path, options: &[&str]) -> Output {
+    revoke(place, &[options, &["--set", "admin.socket=off"]].concat())
+}
+
 fn done(output: &Output) -> String {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
@@ -107,7 +112,7 @@ fn the_command_ends_the_calls_it_means_and_no_others() {
         (&["--user", "8:bob", "--tenant", "acme"], 2),
         (&["--user", "dot"], 4),
     ] {
-        done(&revoke(&place, options));
+        done(&revoke_directly(&place, options));
         until_ended(&mut clients[reached]);
         assert!(
             lives(&mut clients[0]) && lives(&mut clients[3]),
@@ -116,8 +121,9 @@ fn the_command_ends_the_calls_it_means_and_no_others() {
         let reason = daemon.log("allocation ended")["reason"].clone();
         assert_eq!(reason, "revoked");
     }
-    done(&revoke(&place, &["--tenant", "acme"]));
-    until_ended(&mut clients[0]);
+    let told = done(&revoke(&place, &["--tenant", "acme"]));
+    assert!(told.contains("ended 1 call"), "{told}");
+    assert!(!lives(&mut clients[0]), "it has ended when the command has");
     assert!(lives(&mut clients[3]) && lives(&mut alice));
     assert_eq!(allocate(&mut client(&daemon, "k~acme~new~t3600")), 401);
     assert_eq!(allocate(&mut client(&daemon, "k~other~new~t3600")), 0);
@@ -125,6 +131,7 @@ fn the_command_ends_the_calls_it_means_and_no_others() {
     let refused = daemon.metric("turn_auth_failures_total{reason=\"revoked\"}");
     assert!(refused >= 1.0);
     let list = done(&revoke(&place, &["--list"]));
+    assert_eq!(list, done(&revoke_directly(&place, &["--list"])));
     for line in [
         "--credential two --tenant acme (until",
         "--user 8:bob --tenant acme --not-before",
@@ -133,7 +140,10 @@ fn the_command_ends_the_calls_it_means_and_no_others() {
     ] {
         assert!(list.contains(line), "{list}");
     }
-    done(&revoke(&place, &["--tenant", "acme", "--pardon"]));
+    let pardon = &["--tenant", "acme", "--pardon"];
+    assert_eq!(done(&revoke(&place, pardon)), "pardoned\n");
+    let again = done(&revoke_directly(&place, pardon));
+    assert_eq!(again, "there was nothing to pardon\n");
     daemon.until("turn_revocations", 3.0);
     assert_eq!(allocate(&mut client(&daemon, "k~acme~new~t3600")), 0);
     let database = place.join("state/revocations.sqlite");
@@ -206,7 +216,7 @@ fn the_command_says_what_it_lacks() {
     assert_eq!(off.status.code(), Some(1));
     assert!(said.contains("enabled = true"), "{said}");
     daemon.configure(ON);
-    let absent = revoke(&daemon.place.0, &["--user", "ann"]);
+    let absent = revoke_directly(&daemon.place.0, &["--user", "ann"]);
     let said = String::from_utf8_lossy(&absent.stderr).into_owned();
     assert_eq!(absent.status.code(), Some(1));
     assert!(said.contains("start the server once"), "{said}");

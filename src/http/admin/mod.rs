@@ -10,6 +10,7 @@ mod explain;
 mod lock;
 mod look;
 mod problem;
+mod revocations;
 mod serve;
 mod sessions;
 mod socket;
@@ -28,11 +29,13 @@ use tokio::time::{Instant, sleep};
 
 use super::Status as Flags;
 use crate::plane::Handle;
+use crate::revocation::Revoker;
 use crate::turn::{SessionId, Transport};
 use look::{Counters, Looks, SHORTEST};
 
 pub use lock::Lock;
 pub use problem::{Mistake, Problem};
+pub use revocations::{Pardoned, RevocationList, Revoked};
 pub use serve::{serve_listener, serve_socket};
 pub use sessions::{
     Binding, Claims, Kicked, Peer, Rate, RefusedRequest, Session, SessionList, Software,
@@ -62,6 +65,8 @@ pub struct Seat {
     workers: u64,
     flags: Arc<Flags>,
     facts: Mutex<Facts>,
+    /// Takes credentials back, if that can be done here.
+    revoker: Option<Revoker>,
     /// One look at a time: who comes meanwhile sees what it brings.
     sessions: tokio::sync::Mutex<Looks<SessionId>>,
     totals: tokio::sync::Mutex<Looks<()>>,
@@ -75,9 +80,16 @@ impl Seat {
             workers,
             flags,
             facts: Mutex::new(facts),
+            revoker: None,
             sessions: tokio::sync::Mutex::default(),
             totals: tokio::sync::Mutex::default(),
         }
+    }
+
+    /// The same, through which credentials can be taken back.
+    #[must_use]
+    pub fn with_revoker(self, revoker: Option<Revoker>) -> Self {
+        Self { revoker, ..self }
     }
 
     /// Replaces what the server was told.
@@ -133,6 +145,7 @@ fn router(seat: Arc<Seat>) -> Router {
         .merge(status::routes())
         .merge(sessions::routes())
         .merge(explain::routes())
+        .merge(revocations::routes())
         .fallback(|| async { Problem::not_found("there is nothing of this name here") })
         .method_not_allowed_fallback(|| async {
             let status = StatusCode::METHOD_NOT_ALLOWED;
