@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("probe", &["stun", "turn"]),
     ("revocation", &["plane", "turn"]),
-    ("token", &["metrics", "revocation", "turn"]),
+    ("token", &["metrics", "pages", "revocation", "turn"]),
     (
         "config",
         &["events", "plane", "revocation", "token", "turn"],

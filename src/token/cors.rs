@@ -1,5 +1,5 @@
 //! Which pages may ask (the CORS protocol of the Fetch standard): those of origins that the operator names, letter
-//! by letter. There are no cookies, and no wildcard.
+//! by letter, and the service's own. There are no cookies, and no wildcard.
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 /// How a request stands to the list of origins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// No page: a program.
+    /// No page: a program; or a page of this service itself.
     None,
     /// A page on the list.
     Listed(HeaderValue),
@@ -23,6 +23,9 @@ pub(super) fn judge(origins: &[String], method: &Method, headers: &HeaderMap) ->
     let Some(origin) = origin else {
         return Origin::None;
     };
+    if another.is_none() && is_own(origin, headers) {
+        return Origin::None;
+    }
     let is_listed = origins
         .iter()
         .any(|listed| listed.as_bytes() == origin.as_bytes());
@@ -35,6 +38,13 @@ pub(super) fn judge(origins: &[String], method: &Method, headers: &HeaderMap) ->
     } else {
         Origin::Listed(origin.clone())
     }
+}
+
+/// Whether a page has asked the place that it came from. Behind a proxy nobody knows by which scheme that was.
+fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let authority = origin.to_str().ok().and_then(|text| text.split_once("://"));
+    authority.is_some_and(|(_, authority)| host == Some(authority.as_bytes()))
 }
 
 /// What a browser may do for ten minutes.

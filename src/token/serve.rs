@@ -33,6 +33,7 @@ use super::refusal::{Kind, Refusal};
 use super::site::{Audit, From, Site};
 use super::source::{self, Peer};
 use super::{Settings, Tokens, dialect, native, revoke};
+use crate::pages;
 use crate::revocation::Revoker;
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -340,6 +341,7 @@ impl Running {
 
 fn router(site: &Arc<Site>) -> Router {
     native::routes()
+        .route(pages::SELF_TEST, pages::self_test())
         .merge(revoke::routes())
         .merge(dialect::routes(&site.settings.dialects))
         .fallback(dialect::other)

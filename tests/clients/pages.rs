@@ -3,6 +3,7 @@
 //! Pictures of what was seen are left in `target/screenshots`.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -179,6 +180,43 @@ fn the_self_test_takes_what_is_pasted() {
     assert!(text.contains("The relay works"), "{text}");
 }
 
+/// The page asks the service that it came from, with a key that is typed into it.
+#[test]
+fn the_self_test_gets_its_credentials() {
+    let Some(rig) = rig() else {
+        return;
+    };
+    let key = "a-key-of-the-backend-that-nobody-guesses";
+    write(&rig, "backend", key);
+    let setup = Setup {
+        more: format!(
+            "[token]\nlisten = [\"http://0.0.0.0:8089\"]\nurls = [\"turn:{NAME}:3478?transport=udp\"]\n\
+             api_keys = [{{ id = \"backend\", file = \"backend\" }}]\n"
+        ),
+        ..Setup::default()
+    };
+    let _server = Server::start_with(&rig, &setup);
+    let seen = browse(
+        &rig,
+        &json!([
+            { "do": "open", "url": format!("http://{NAME}:8089/self-test"), "scheme": "dark" },
+            { "do": "fill", "at": "#token", "text": "another key" },
+            { "do": "click", "at": "#ask button" },
+            { "do": "wait", "at": "#token-wrong:not([hidden])" },
+            { "do": "look", "as": "self-test-token" },
+            { "do": "fill", "at": "#token", "text": key },
+            { "do": "click", "at": "#ask button" },
+            { "do": "wait", "at": "body[data-state=done]" },
+            { "do": "look", "as": "self-test-good-dark" },
+        ]),
+    );
+    let text = seen.text("self-test-token");
+    assert!(text.contains("The token is not accepted"), "{text}");
+    let text = seen.text("self-test-good-dark");
+    assert!(text.contains("The relay works"), "{text}");
+    assert!(!text.contains(key), "{text}");
+}
+
 fn rig() -> Option<Rig> {
     if server::is_coturn() {
         tool::say_skipped("coturn has no such pages");
@@ -195,6 +233,13 @@ fn setup() -> Setup {
         ),
         ..Setup::default()
     }
+}
+
+/// A file that only its owner may read.
+fn write(rig: &Rig, name: &str, text: &str) {
+    let file = rig.dir().join(name);
+    fs::write(&file, text).expect("the rig's directory is writable");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
 }
 
 fn self_test(scheme: &str, configuration: &Value) -> String {

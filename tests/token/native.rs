@@ -37,6 +37,33 @@ fn problem(reply: &http::Reply, status: u16, name: &str) {
     assert_eq!(reply.header("retry-after").is_some(), status == 429);
 }
 
+/// The self-test asks where it came from, which is no foreign place; pages of others stay out.
+#[test]
+fn the_self_test_is_served_and_may_ask() {
+    let service = Service::start("");
+    let page = service.ask("GET", "/self-test", &[], "");
+    assert_eq!(page.status, 200);
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.contains("connect-src 'self'"), "{policy}");
+    let token = format!("Bearer {}", user("8:acme:alice"));
+    let ask = |origin: &str| {
+        let headers = [("Authorization", token.as_str()), ("Origin", origin)];
+        service.ask("POST", PATH, &headers, "")
+    };
+    // Behind a proxy with TLS as well.
+    for own in ["http://turn.test", "https://turn.test"] {
+        assert!(ask(own).expect(201)["iceServers"].is_array());
+    }
+    for foreign in [
+        "http://evil.example",
+        "http://turn.test:81",
+        "turn.test",
+        "null",
+    ] {
+        problem(&ask(foreign), 403, "foreign-origin");
+    }
+}
+
 #[test]
 fn a_user_gets_what_a_page_needs_and_the_relay_takes_it() {
     let service = Service::start("");
