@@ -114,23 +114,14 @@ impl Page {
             "turn_requests_total",
             "Requests answered, by error code; 0 is success.",
         );
-        let mut allocations = [("granted", 0), ("challenged", 0), ("refused", 0)];
         for (method, code, count) in cells.answers() {
             let code_text = code.map_or_else(|| "other".to_owned(), |code| code.to_string());
             requests.add(&[("method", method), ("code", &code_text)], count as f64);
-            if method == "allocate" {
-                let result = match code {
-                    Some(0) => 0,
-                    Some(401 | 438) => 1,
-                    Some(_) | None => 2,
-                };
-                allocations[result].1 += count;
-            }
         }
         self.push(requests);
         let help = "Answers to Allocate: granted, asked for (fresh) credentials, or refused.";
         let mut family = Series::counter("turn_allocations_total", help);
-        for (result, count) in allocations {
+        for (result, count) in allocates(cells) {
             family.add(&[("result", result)], count as f64);
         }
         self.push(family);
@@ -410,6 +401,20 @@ impl Series {
         }
         self.0.mut_metric().push(metric);
     }
+}
+
+/// What became of Allocate requests.
+pub(super) fn allocates(cells: &Cells) -> [(&'static str, u64); 3] {
+    let mut results = [("granted", 0), ("challenged", 0), ("refused", 0)];
+    for (_, code, count) in cells.answers().filter(|(method, ..)| *method == "allocate") {
+        let result = match code {
+            Some(0) => 0,
+            Some(401 | 438) => 1,
+            Some(_) | None => 2,
+        };
+        results[result].1 += count;
+    }
+    results
 }
 
 fn batches(cells: &Cells) -> Series {

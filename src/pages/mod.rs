@@ -16,6 +16,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Where the self-test is served.
 pub const SELF_TEST: &str = "/self-test";
+/// Where the dashboard is served.
+pub const DASHBOARD: &str = "/dashboard";
 
 /// A page with its policy.
 struct Page {
@@ -25,10 +27,18 @@ struct Page {
 
 static SELF_TEST_PAGE: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("self_test.html")));
 
+static DASHBOARD_PAGE: LazyLock<Page> = LazyLock::new(|| Page::new(include_str!("dashboard.html")));
+
 /// The page that calls itself through the relay, and tells what works and what to do about the rest: for
 /// [`SELF_TEST`] of any router.
 pub fn self_test<S: Clone + Send + Sync + 'static>() -> MethodRouter<S> {
     get(async || SELF_TEST_PAGE.response())
+}
+
+/// The page that shows what the server does: for [`DASHBOARD`] of a router with `/v1/live` and `/v1/sessions`, which it
+/// asks with the token that is typed into it.
+pub fn dashboard<S: Clone + Send + Sync + 'static>() -> MethodRouter<S> {
+    get(async || DASHBOARD_PAGE.response())
 }
 
 /// The address of a self-test at `origin` that begins at once, with the `RTCConfiguration` that is given as JSON. It
@@ -89,7 +99,10 @@ fn hash(html: &str, tag: &str) -> String {
 mod tests {
     use super::*;
 
-    const ALL: [&str; 1] = [include_str!("self_test.html")];
+    const ALL: [&str; 2] = [
+        include_str!("dashboard.html"),
+        include_str!("self_test.html"),
+    ];
 
     #[test]
     fn a_page_needs_nothing_else_and_runs_nothing_else() {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod door;
+mod live;
 #[path = "../daemon/process.rs"]
 mod process;
 mod seat;

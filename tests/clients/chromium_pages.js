@@ -28,9 +28,16 @@ const steps = {
   },
   async fill({ page }, { at, text }) { await page.fill(at, text); },
   async click({ page }, { at }) { await page.click(at); },
-  async choose({ page }, { at, value }) { await page.selectOption(at, value); },
   /** Waits until something is seen. */
   async wait({ page }, { at }) { await page.waitForSelector(at); },
+  async count(state, { at, as }) { state.seen[as] = await state.page.locator(at).count(); },
+  /** Waits until there are fewer of these than were counted. */
+  async fewer({ page, seen }, { at, than }) {
+    for (const end = Date.now() + PATIENCE; await page.locator(at).count() >= seen[than];) {
+      if (Date.now() > end) throw new Error(`still ${seen[than]} of ${at}`);
+      await page.waitForTimeout(100);
+    }
+  },
   async clipboard(state, { as }) { state.seen[as] = await state.page.evaluate(() => navigator.clipboard.readText()); },
   /** What people read and see. */
   async look(state, { as }) {
@@ -53,10 +60,10 @@ function sticksOut() {
   });
 }
 
-/** Runs in the page: changes what the server says of itself, and ends the stream if that is wanted. */
-function pretendThat({ change, end }) {
+/** Runs in the page: changes what the server says of itself, and lets it be gone after so many seconds of the stream. */
+function pretendThat({ change, gone_after: last }) {
   const ask = window.fetch;
-  let asked = 0;
+  let asked = 0, told = 0;
   const put = (into, from) => {
     for (const [key, value] of Object.entries(from)) {
       if (value && typeof value === 'object' && into[key]) put(into[key], value); else into[key] = value;
@@ -66,7 +73,7 @@ function pretendThat({ change, end }) {
   window.fetch = async (url, options) => {
     if (!String(url).startsWith('/v1/live')) return ask(url, options);
     asked += 1;
-    if (end && asked > 1) throw new TypeError('gone');
+    if (last && asked > 1) throw new TypeError('gone');
     const answer = await ask(url, options);
     let text = '';
     const changed = answer.body.pipeThrough(new TextDecoderStream()).pipeThrough(new TransformStream({
@@ -77,7 +84,8 @@ function pretendThat({ change, end }) {
         for (const event of events) {
           if (!event.startsWith('data:')) continue;
           controller.enqueue(`data: ${JSON.stringify(put(JSON.parse(event.slice(5)), change ?? {}))}\n\n`);
-          if (end) controller.terminate();
+          told += 1;
+          if (told === last) controller.terminate();
         }
       },
     })).pipeThrough(new TextEncoderStream());

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::peer::trust_authority;
 use crate::rig::{Host, NAME, Rig};
-use crate::server::{self, Credential, PAGES, Server, Setup, metrics};
+use crate::server::{self, Credential, PAGES, SECRET, Server, Setup, metrics};
 use crate::tool::{self, Tool};
 
 /// The port where a browser on a client's host finds the operators' pages.
@@ -217,6 +217,166 @@ fn the_self_test_gets_its_credentials() {
     assert!(!text.contains(key), "{text}");
 }
 
+/// Real calls, real figures, and the kick that ends one.
+#[test]
+fn the_dashboard_shows_what_goes_on() {
+    let Some(rig) = rig() else {
+        return;
+    };
+    if !tool::present(&[Tool::CoturnClients]) {
+        return;
+    }
+    let _server = Server::start_with(&rig, &seat(&rig));
+    // Two clients of one user, each to the other.
+    let load = "-y -u alice -m 2 -l 700 -n 4000 -z 10 10.99.1.1 -W";
+    let load: Vec<&str> = load.split(' ').chain([SECRET]).collect();
+    rig.start(Host::A, "turnutils_uclient", &load);
+    let enter = |name: &str, window: Value| {
+        let mut open = json!({ "do": "open", "url": dashboard() });
+        for (key, value) in window.as_object().expect("an object") {
+            open[key] = value.clone();
+        }
+        let row = "#list tr:nth-child(2)";
+        json!([
+            open,
+            { "do": "fill", "at": "#token", "text": TOKEN },
+            { "do": "click", "at": "#door .main" },
+            { "do": "wait", "at": row },
+            // Long enough for a rate to be told.
+            { "do": "wait", "at": ".tile:first-child .value:text-matches('^[1-9]')" },
+            { "do": "look", "as": name },
+        ])
+    };
+    let mut plan = enter("dashboard-busy", json!({}));
+    let steps = plan.as_array_mut().expect("a list");
+    let narrow = json!({ "width": 360, "height": 780, "scheme": "dark" });
+    steps.extend(
+        enter("dashboard-busy-phone", narrow)
+            .as_array()
+            .expect("a list")
+            .clone(),
+    );
+    let rest = json!([
+        { "do": "fill", "at": "#search", "text": "nobody of that name" },
+        { "do": "wait", "at": "#sessions-none:text('No session reads like this.')" },
+        { "do": "fill", "at": "#search", "text": "alice" },
+        { "do": "wait", "at": "#list tr:nth-child(2)" },
+        { "do": "count", "at": "#list tr", "as": "before" },
+        { "do": "click", "at": "#list tr:first-child .kick" },
+        { "do": "wait", "at": "#list .kick.sure:text('Sure?')" },
+        { "do": "click", "at": "#list .kick.sure" },
+        { "do": "fewer", "at": "#list tr", "than": "before" },
+    ]);
+    steps.extend(rest.as_array().expect("a list").clone());
+    let seen = browse(&rig, &plan);
+    let text = seen.text("dashboard-busy");
+    for part in [
+        "Relaying",
+        "live",
+        "To peers",
+        "bit/s",
+        "packets/s",
+        "UDP\n",
+        "Workers\n2 of 2",
+        "main makes new ones",
+        "days left",
+        "Sessions",
+        "alice",
+        "10.99.1.2:",
+        "10.99.0.1:5",
+        "Kick",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    assert!(!text.contains(TOKEN) && !text.contains(SECRET), "{text}");
+    let text = seen.text("dashboard-busy-phone");
+    assert!(text.contains("alice") && text.contains("Kick"), "{text}");
+    let counted = metrics(&rig, PAGES);
+    assert!(counted.contains("turn_auth_secret_used_total{id=\"main\"}"));
+}
+
+/// Nothing goes on; then all that can be wrong is said to be wrong, on top of figures that are real.
+#[test]
+fn the_dashboard_tells_what_is_wrong() {
+    let Some(rig) = rig() else {
+        return;
+    };
+    let mut server = Server::start_with(&rig, &seat(&rig));
+    let enter = json!([
+        { "do": "fill", "at": "#token", "text": TOKEN },
+        { "do": "click", "at": "#door .main" },
+        { "do": "wait", "at": "#link.on" },
+        { "do": "wait", "at": "#sessions-none:not([hidden])" },
+    ]);
+    let plan = |open: Value, rest: Value| {
+        let parts = [json!([open]), enter.clone(), rest];
+        let steps = parts
+            .into_iter()
+            .flat_map(|part| part.as_array().expect("a list").clone());
+        Value::from(steps.collect::<Vec<_>>())
+    };
+    let door = json!([
+        { "do": "open", "url": dashboard(), "width": 900, "height": 640 },
+        { "do": "fill", "at": "#token", "text": "another token" },
+        { "do": "click", "at": "#door .main" },
+        { "do": "wait", "at": "#token-wrong:not([hidden])" },
+        { "do": "look", "as": "dashboard-door" },
+    ]);
+    let text = browse(&rig, &door);
+    assert!(
+        text.text("dashboard-door")
+            .contains("The token is not accepted.")
+    );
+
+    let look = json!([{ "do": "look", "as": "dashboard-empty" }]);
+    let seen = browse(
+        &rig,
+        &plan(json!({ "do": "open", "url": dashboard() }), look),
+    );
+    let text = seen.text("dashboard-empty");
+    for part in [
+        "no calls at the moment",
+        "Nothing has been dropped.",
+        "Nobody has been refused.",
+        "No calls at the moment.",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+
+    server.reload_broken();
+    let change = json!({
+        "ready": false, "certificateStale": true, "certificate": { "days": 5 }, "ports": { "total": 2000, "used": 1950 },
+        "workers": { "answering": 1 },
+    });
+    let open = json!({ "do": "open", "url": dashboard(), "scheme": "dark", "pretend": { "change": change } });
+    let seen = browse(
+        &rig,
+        &plan(open, json!([{ "do": "look", "as": "dashboard-failing" }])),
+    );
+    let text = seen.text("dashboard-failing");
+    for part in [
+        "A worker does not answer.",
+        "Draining.",
+        "The configuration is bad, and not in force.",
+        "The new certificate cannot be used.",
+        "The certificate ends in 5 days.",
+        "98 % of the relay ports are in use.",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+
+    let open = json!({ "do": "open", "url": dashboard(), "width": 360, "height": 780, "pretend": { "gone_after": 4 } });
+    let gone = json!([{ "do": "wait", "at": "#link.off" }, { "do": "look", "as": "dashboard-gone-phone" }]);
+    let seen = browse(&rig, &plan(open, gone));
+    let text = seen.text("dashboard-gone-phone");
+    for part in [
+        "Out of sight",
+        "The server does not answer. What is shown is what it said last.",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}
+
 fn rig() -> Option<Rig> {
     if server::is_coturn() {
         tool::say_skipped("coturn has no such pages");
@@ -240,6 +400,21 @@ fn write(rig: &Rig, name: &str, text: &str) {
     let file = rig.dir().join(name);
     fs::write(&file, text).expect("the rig's directory is writable");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("the file is ours");
+}
+
+const TOKEN: &str = "a-token-of-the-operators-own-that-nobody-guesses";
+
+/// The operator's seat, where a browser on a client's host reaches it.
+fn seat(rig: &Rig) -> Setup {
+    write(rig, "token", TOKEN);
+    Setup {
+        more: "[admin]\nlisten = \"0.0.0.0:9642\"\ntoken_file = \"token\"\n".into(),
+        ..Setup::default()
+    }
+}
+
+fn dashboard() -> String {
+    format!("http://{}:9642/dashboard", Host::A.server())
 }
 
 fn self_test(scheme: &str, configuration: &Value) -> String {

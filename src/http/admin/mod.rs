@@ -7,6 +7,7 @@
 //! A resource is a file here: what it looks like, its routes, and a line in [`router`].
 
 mod explain;
+mod live;
 mod lock;
 mod look;
 mod problem;
@@ -31,6 +32,7 @@ use super::Status as Flags;
 use crate::plane::Handle;
 use crate::revocation::Revoker;
 use crate::turn::{SessionId, Transport};
+use live::Live;
 use look::{Counters, Looks, SHORTEST};
 
 pub use lock::Lock;
@@ -70,6 +72,7 @@ pub struct Seat {
     /// One look at a time: who comes meanwhile sees what it brings.
     sessions: tokio::sync::Mutex<Looks<SessionId>>,
     totals: tokio::sync::Mutex<Looks<()>>,
+    live: Live,
 }
 
 impl Seat {
@@ -83,6 +86,7 @@ impl Seat {
             revoker: None,
             sessions: tokio::sync::Mutex::default(),
             totals: tokio::sync::Mutex::default(),
+            live: Live::default(),
         }
     }
 
@@ -146,6 +150,7 @@ fn router(seat: Arc<Seat>) -> Router {
         .merge(sessions::routes())
         .merge(explain::routes())
         .merge(revocations::routes())
+        .merge(live::routes())
         .fallback(|| async { Problem::not_found("there is nothing of this name here") })
         .method_not_allowed_fallback(|| async {
             let status = StatusCode::METHOD_NOT_ALLOWED;

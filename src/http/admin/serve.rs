@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 use super::lock::{self, Lock};
 use super::problem::Problem;
 use super::{Seat, Socket, router};
+use crate::pages;
 
 /// Connections at a time of each door; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
@@ -79,12 +80,15 @@ pub async fn serve_listener(
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let guard = middleware::from_fn_with_state(Arc::new(lock), lock::guard);
-    let locked = router(seat).layer(guard);
+    // The page is no secret. What it asks for is, and it asks with the token that somebody types in.
+    let locked = Router::new()
+        .route(pages::DASHBOARD, pages::dashboard())
+        .merge(router(Arc::clone(&seat)).layer(guard));
     let accept = async || {
         let (stream, _) = listener.accept().await?;
         Ok((stream, locked.clone()))
     };
-    serve(accept).await;
+    tokio::join!(serve(accept), seat.remember());
     Ok(())
 }
 

@@ -135,6 +135,11 @@ impl Seat {
     /// If the workers do not answer in time.
     pub(super) async fn status(&self) -> Result<Status, Problem> {
         let (snapshot, rate) = self.look_at_totals().await?;
+        Ok(self.status_of(&snapshot, rate))
+    }
+
+    /// The same, as far as the workers have told already.
+    pub(super) fn status_of(&self, snapshot: &Snapshot, rate: Option<Rate>) -> Status {
         let facts = self.facts();
         let flags = &self.flags;
         let now = unix_now() as i64;
@@ -143,7 +148,7 @@ impl Seat {
             let transport = transport.label().to_owned();
             Entry { transport, address }
         });
-        Ok(Status {
+        Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since: flags.started,
             uptime: now - flags.started,
@@ -160,11 +165,11 @@ impl Seat {
                 total: snapshot.ports.total,
                 used: snapshot.ports.used,
             },
-            allocations: allocations(&snapshot),
+            allocations: allocations(snapshot),
             permissions: snapshot.census.permissions,
             channels: snapshot.census.channels,
-            to_peer: relayed(&snapshot, Direction::ToPeer),
-            to_client: relayed(&snapshot, Direction::ToClient),
+            to_peer: relayed(snapshot, Direction::ToPeer),
+            to_client: relayed(snapshot, Direction::ToClient),
             rate,
             drops: that_happen(
                 Cause::ALL
@@ -189,7 +194,7 @@ impl Seat {
                 days: (end - now).div_euclid(24 * 3600),
             }),
             log_lines_dropped: flags.log_lines_dropped.load(Ordering::Relaxed),
-        })
+        }
     }
 
     /// The counters of all workers, and what is relayed, from two looks.
@@ -208,7 +213,11 @@ impl Seat {
         Ok((snapshot, rate))
     }
 
-    async fn snapshot(&self) -> Result<Snapshot, Problem> {
+    /// What the workers have counted.
+    ///
+    /// # Errors
+    /// If they do not answer in time.
+    pub(super) async fn snapshot(&self) -> Result<Snapshot, Problem> {
         let asked = timeout(DEADLINE, self.plane.snapshot()).await;
         asked.map_err(|_| Problem::unavailable("the workers do not answer in time"))
     }
