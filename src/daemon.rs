@@ -14,6 +14,7 @@ mod certificate;
 mod first_run;
 mod harden;
 mod logging;
+mod pages;
 mod seat;
 mod signals;
 pub mod token;
@@ -28,7 +29,6 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{error, info, warn};
 
@@ -42,6 +42,7 @@ use crate::systemd;
 use crate::turn::{EndReason, Transport};
 use certificate::{Change, Watched};
 use logging::Logging;
+use pages::Pages;
 use signals::{Signal, Signals};
 use token::TokenService;
 
@@ -214,18 +215,8 @@ async fn serve(
         tokens: parts.token.is_some().then(Arc::default),
         ..Status::default()
     });
-    let pages = match config.metrics {
-        Some(listen) => Some(
-            http::bind(http::Settings { listen })
-                .await
-                .map_err(|error| Refusal::listen(&format!("{listen} (metrics)"), &error))?,
-        ),
-        None => None,
-    };
-    let self_test = self_test(&sources, &config).await;
-    let greeted_at = self_test
-        .as_ref()
-        .and_then(|listener| listener.local_addr().ok());
+    let pages = Pages::bind(&sources, &config).await?;
+    let self_test = pages.self_test();
     let store = open_revocations(&parts)?;
     let doors = seat::open(&parts.seat, &host)?;
     let plane = start_plane(&parts, &adopted)?;
@@ -239,15 +230,7 @@ async fn serve(
         let plane = asked.clone();
         async move { plane.snapshot().await }
     });
-    if let Some(clients) = plane.web_clients() {
-        tokio::spawn(http::serve_public(clients, source.clone()));
-    }
-    if let Some(listener) = pages {
-        tokio::spawn(http::serve(listener, source));
-    }
-    if let Some(listener) = self_test {
-        tokio::spawn(http::serve_self_test(listener));
-    }
+    pages.serve(source, &plane);
     let workers = parts.plane.workers as u64;
     let facts = seat::facts(&config, &parts);
     let seat = Seat::new(plane.clone(), workers, Arc::clone(&status), facts);
@@ -269,7 +252,7 @@ async fn serve(
     };
     daemon.watch_certificate(&parts);
     daemon.status.ready.store(true, Ordering::Relaxed);
-    daemon.tell_ready(&parts, greeted_at);
+    daemon.tell_ready(&parts, self_test);
     daemon.until_stopped().await;
     daemon.drain().await;
     close(daemon.plane, books).await;
@@ -292,16 +275,6 @@ async fn close(plane: Handle, books: Option<Events>) {
     stop(plane);
     if let Some(books) = books {
         books.finish();
-    }
-}
-
-/// A listener for the self-test of a first run, if the operators' pages have none.
-async fn self_test(sources: &Sources, config: &Config) -> Option<TcpListener> {
-    let is_wanted = sources.file.is_none() && config.metrics.is_none() && first_run::is_read();
-    if is_wanted {
-        first_run::bind_self_test().await
-    } else {
-        None
     }
 }
 
@@ -403,7 +376,7 @@ struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    /// `self_test` is where that page has a listener of its own.
+    /// `self_test` is where that page is served.
     fn tell_ready(&self, parts: &Parts, self_test: Option<SocketAddr>) {
         let listening: Vec<String> = parts
             .plane
@@ -419,8 +392,7 @@ impl Daemon<'_> {
             .map(|relay| relay.advertised.to_string())
             .collect();
         if self.sources.file.is_none() && first_run::is_read() {
-            let page = self_test.or(self.config.metrics);
-            first_run::welcome(&self.config, parts, &self.host, page);
+            first_run::welcome(&self.config, parts, &self.host, self_test);
         }
         info!(
             listening = listening.join(", "),
