@@ -450,7 +450,12 @@ impl Story<'_> {
 
     /// A peer that never answered.
     fn silent(&self, one: &Exchange) -> Option<Finding> {
-        if one.sent < PATIENCE || self.heard_from(one.peer) {
+        // Why it is silent may be known already.
+        let is_unreachable = |note: &Note| matches!(note.fact, Fact::Icmp { ip, .. } | Fact::SendFailed { ip, .. } if ip == one.peer);
+        if one.sent < PATIENCE
+            || self.heard_from(one.peer)
+            || self.account.notes.iter().any(is_unreachable)
+        {
             return None;
         }
         let relays: Vec<String> = self
