@@ -9,6 +9,8 @@
 mod inside;
 #[path = "clients/janus.rs"]
 mod janus;
+#[path = "clients/journey.rs"]
+mod journey;
 #[path = "clients/nat.rs"]
 mod nat;
 #[path = "clients/pages.rs"]

@@ -1,6 +1,7 @@
 // A WebRTC peer in headless Chromium that does what it is told, one line of JSON in, one line of JSON out.
 // Arguments: the directory of playwright-core, and the peer's configuration
 // {"urls": [...], "username": ..., "credential": ...}. The aiortc peer understands the same words.
+// With {"page": URL} it opens that page instead, and does there what a Visitor understands.
 'use strict';
 const fs = require('fs');
 const path = require('path');
@@ -21,12 +22,21 @@ async function main() {
   const page = await browser.newPage();
   page.on('console', (message) => console.error('page:', message.text()));
   page.on('pageerror', (error) => console.error('page error:', error));
-  // localhost is a secure context, which the camera wants; nothing listens there.
-  const html = { contentType: 'text/html', body: '<!doctype html><title>peer</title>' };
-  await page.route('**/*', (route) => route.fulfill(html));
-  await page.goto('http://localhost/');
-  await page.addScriptTag({ content: fs.readFileSync(path.join(__dirname, 'chromium_page.js'), 'utf8') });
-  await page.evaluate((c) => { window.peer = new Peer(c); }, JSON.parse(configuration));
+  const add = (file) => page.addScriptTag({ content: fs.readFileSync(path.join(__dirname, file), 'utf8') });
+  const settings = JSON.parse(configuration);
+  if (settings.page) {
+    await page.goto(settings.page);
+    await add('chromium_page.js');
+    await add('chromium_visitor.js');
+    await page.evaluate(() => { window.peer = new Visitor(); });
+  } else {
+    // localhost is a secure context, which the camera wants; nothing listens there.
+    const html = { contentType: 'text/html', body: '<!doctype html><title>peer</title>' };
+    await page.route('**/*', (route) => route.fulfill(html));
+    await page.goto('http://localhost/');
+    await add('chromium_page.js');
+    await page.evaluate((c) => { window.peer = new Peer(c); }, settings);
+  }
 
   for await (const line of readline.createInterface({ input: process.stdin })) {
     let reply;

@@ -131,7 +131,13 @@ impl Janus {
         rig.start(Host::B, "janus", &arguments);
 
         let socket = UnixDatagram::bind(home.join("client")).expect("the folder takes a socket");
-        connect(&socket, &home.join("api"));
+        let api = home.join("api");
+        let ready = "for i in $(seq 200); do [ -S $0 ] && exit 0; sleep 0.1; done; exit 1";
+        rig.run(Host::B, "bash", &["-c", ready, text(&api)]);
+        socket.connect(api).expect("Janus listens");
+        // It may be slow, but then answers at once; see `ask`.
+        let short = Some(Duration::from_secs(1));
+        socket.set_read_timeout(short).expect("not zero");
         let mut janus = Self {
             socket,
             session: Value::Null,
@@ -223,20 +229,6 @@ general: {{
     ] {
         fs::write(home.join(name), words).expect("the rig's directory is writable");
     }
-}
-
-/// Waits until Janus listens.
-fn connect(socket: &UnixDatagram, at: &Path) {
-    // Janus may be slow to come up, but then answers at once; see `ask`.
-    let short = Some(Duration::from_secs(1));
-    socket.set_read_timeout(short).expect("not zero");
-    for _ in 0..200 {
-        if socket.connect(at).is_ok() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    panic!("Janus does not listen within 20 s");
 }
 
 fn text(path: &Path) -> &str {

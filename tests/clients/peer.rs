@@ -103,8 +103,24 @@ impl Peer {
                 command
             }
         };
+        command.arg(configuration.to_string());
+        Self::run(rig, label, command)
+    }
+
+    /// Opens a page in a browser on `host`, which does there what `chromium_visitor.js` understands.
+    pub(crate) fn visitor(rig: &Rig, host: Host, label: &str, page: &str) -> Self {
+        trust_authority(rig);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/chromium_peer.js");
+        let mut command = rig.command(host, "node");
+        command
+            .arg(script)
+            .arg(tool::directory().join("node_modules"))
+            .arg(json!({ "page": page }).to_string());
+        Self::run(rig, label.to_owned(), command)
+    }
+
+    fn run(rig: &Rig, label: String, mut command: Command) -> Self {
         let mut process = command
-            .arg(configuration.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(rig.log(&label))

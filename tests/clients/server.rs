@@ -149,16 +149,8 @@ impl Credential {
     }
 
     /// Returns one that is good for `seconds` more, or was good until that long ago.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the credential's expiry is a time of day"
-    )]
     pub(crate) fn lasting(seconds: i64) -> Self {
-        let now = std::time::SystemTime::now();
-        let now = now
-            .duration_since(std::time::UNIX_EPOCH)
-            .expect("the clock is after 1970")
-            .as_secs();
+        let now = unix();
         let username = format!("{}:alice", now.saturating_add_signed(seconds));
         let mut mac =
             Hmac::<sha1::Sha1>::new_from_slice(SECRET.as_bytes()).expect("HMAC takes any key");
@@ -167,6 +159,18 @@ impl Credential {
             base64::engine::general_purpose::STANDARD.encode(mac.finalize().into_bytes());
         Self { username, password }
     }
+}
+
+/// The time of day, in seconds since 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "credentials and tokens end at a time of day"
+)]
+pub(crate) fn unix() -> u64 {
+    let now = std::time::SystemTime::now();
+    now.duration_since(std::time::UNIX_EPOCH)
+        .expect("the clock is after 1970")
+        .as_secs()
 }
 
 fn start_turnd(rig: &Rig, setup: &Setup) -> (Child, UnixDatagram) {
