@@ -1,11 +1,14 @@
 //! The commands, and what they print.
 
 mod client;
+mod drain;
 mod explain;
 mod import;
 mod kick;
+mod log_level;
 mod papers;
 mod ports;
+mod reload;
 mod revoke;
 mod sessions;
 mod show;
@@ -154,6 +157,17 @@ enum Command {
     ///
     /// Their clients hear nothing of it, and may begin anew as long as their credentials are good.
     Kick(kick::Kick),
+    /// Take no new calls, so that the server can be stopped when the last one has ended
+    ///
+    /// The server goes on to run, and /readyz says 503. Who asks for an allocation is sent to the servers of
+    /// [redirect] (300), or refused (508).
+    Drain(drain::Drain),
+    /// Have the running server read its configuration again, and tell what has changed
+    ///
+    /// A bad configuration changes nothing. The same as SIGHUP, but for what is told.
+    Reload(reload::Reload),
+    /// Show what the running server logs, or change it until the next reload
+    LogLevel(log_level::LogLevel),
 }
 
 #[derive(Debug, Args)]
@@ -203,6 +217,9 @@ impl Cli {
             Command::Status(show) => show.run(&sources),
             Command::Sessions(list) => list.run(&sources),
             Command::Kick(kick) => kick.run(&sources),
+            Command::Drain(drain) => drain.run(&sources),
+            Command::Reload(reload) => reload.run(&sources),
+            Command::LogLevel(log_level) => log_level.run(&sources),
         }
     }
 }

@@ -11,10 +11,12 @@
 //! token service.
 
 mod certificate;
+mod drain;
 mod first_run;
 mod harden;
 mod logging;
 mod pages;
+mod reload;
 mod seat;
 mod signals;
 pub mod token;
@@ -29,17 +31,17 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
 use crate::config::{self, Certificate, Config, Host, Loaded, Parts, Problem, Sources};
 use crate::events::{self, Events};
-use crate::http::admin::Seat;
+use crate::http::admin::{self, Ask, Seat};
 use crate::http::{self, Status};
 use crate::plane::{self, Adopted, Handle};
 use crate::revocation::{self, Broken, Revoker};
 use crate::systemd;
-use crate::turn::{EndReason, Transport};
+use crate::turn::{self, EndReason, Transport};
 use certificate::{Change, Watched};
 use logging::Logging;
 use pages::Pages;
@@ -233,16 +235,20 @@ async fn serve(
     pages.serve(source, &plane);
     let workers = parts.plane.workers as u64;
     let facts = seat::facts(&config, &parts);
-    let seat = Seat::new(plane.clone(), workers, Arc::clone(&status), facts);
+    let (ask, asks) = admin::asks();
+    let seat = Seat::new(plane.clone(), workers, Arc::clone(&status), facts, ask);
     let seat = Arc::new(seat.with_revoker(revoker.clone()));
     let _socket = seat::serve(doors, Arc::clone(&seat));
     let mut daemon = Daemon {
         sources,
         host,
+        in_force: config.clone(),
+        turn: Arc::clone(&parts.turn),
         config,
         plane,
         status,
         seat,
+        asks,
         logging,
         signals,
         token,
@@ -363,9 +369,14 @@ struct Daemon<'a> {
     host: Host,
     /// As it was at the start: what needs a restart is compared with this.
     config: Config,
+    /// As it was read last: everything else is compared with this.
+    in_force: Config,
+    /// What the machines were told last.
+    turn: Arc<turn::Settings>,
     plane: Handle,
     status: Arc<Status>,
     seat: Arc<Seat>,
+    asks: tokio::sync::mpsc::Receiver<Ask>,
     logging: &'a Logging,
     signals: Signals,
     token: Option<TokenService>,
@@ -418,6 +429,7 @@ impl Daemon<'_> {
                     Signal::Reload => self.reload().await,
                     Signal::Stop => return,
                 },
+                Some(ask) = self.asks.recv() => self.answer(ask).await,
                 _ = heartbeat.tick() => self.beat().await,
                 _ = certificate.tick() => self.renew_certificates(),
             }
@@ -430,43 +442,6 @@ impl Daemon<'_> {
             systemd::alive();
         } else {
             error!("a worker does not answer");
-        }
-    }
-
-    /// Reads the configuration again. Only one without errors replaces what is in force.
-    async fn reload(&mut self) {
-        systemd::reloading();
-        self.host.unix = config::unix_now();
-        match config::load(&self.sources, &self.host) {
-            Ok(Loaded {
-                config,
-                parts,
-                report,
-            }) => {
-                report.warnings().for_each(log_warning);
-                for key in self.config.needs_restart(&config) {
-                    warn!(key, "this key has changed; the change waits for a restart");
-                }
-                self.plane.replace_settings(Arc::clone(&parts.turn)).await;
-                self.logging.set_level(&config.log.level);
-                if let Some(certificate) = &parts.certificate {
-                    self.plane.replace_tls(Arc::clone(&certificate.server));
-                    replace_identity(&self.plane, certificate);
-                }
-                if let Some(token) = &mut self.token {
-                    token.reload(&parts);
-                }
-                self.watch_certificate(&parts);
-                self.seat.set_facts(seat::facts(&config, &parts));
-                self.status.config_stale.store(false, Ordering::Relaxed);
-                info!("configuration reloaded");
-                systemd::ready("relaying");
-            }
-            Err(report) => {
-                self.status.config_stale.store(true, Ordering::Relaxed);
-                report.errors().for_each(log_stale);
-                systemd::ready("the configuration is bad: older settings are in force");
-            }
         }
     }
 
@@ -536,39 +511,6 @@ impl Daemon<'_> {
                         complaint.what
                     );
                 }
-            }
-        }
-    }
-
-    /// Lets no new call in and waits for the others, until the time is up or a second signal comes.
-    async fn drain(&mut self) {
-        let patience = self.config.server.drain_timeout;
-        self.status.ready.store(false, Ordering::Relaxed);
-        systemd::stopping("waiting for calls to end");
-        self.plane.drain(true).await;
-        let end = Instant::now() + patience;
-        info!(
-            seconds = patience.as_secs(),
-            "draining; a second signal ends at once"
-        );
-        loop {
-            let snapshot = self.plane.snapshot().await;
-            let allocations: u64 = snapshot.census.allocations.as_flattened().iter().sum();
-            if allocations == 0 && snapshot.workers == self.workers {
-                return;
-            }
-            systemd::bear_with_me(patience + STOP);
-            self.beat().await;
-            tokio::select! {
-                signal = self.signals.next() => if signal == Signal::Stop {
-                    warn!(allocations, "ended at once by a second signal");
-                    return;
-                },
-                () = sleep_until(end) => {
-                    warn!(allocations, "the time for calls to end is up");
-                    return;
-                }
-                () = sleep(DRAIN_CHECK) => {}
             }
         }
     }

@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -134,6 +135,28 @@ impl Client {
         let body =
             serde_json::to_vec(body).map_err(|error| Failure::NoAnswer(error.to_string()))?;
         self.ask(method, path, body.into())
+    }
+
+    /// Does something.
+    pub(super) fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
+        self.send(Method::POST, path, body)
+    }
+
+    /// Replaces what is there.
+    pub(super) fn put<T: DeserializeOwned>(&self, path: &str, body: &Value) -> Result<T, Failure> {
+        self.send(Method::PUT, path, body)
+    }
+
+    /// What an answer says.
+    pub(super) fn understood<T: DeserializeOwned>(answer: Value) -> Result<T, Failure> {
+        let version = Some(OWN_VERSION.to_owned());
+        serde_json::from_value(answer).map_err(|error| Failure::Strange(version, error.to_string()))
+    }
+
+    /// Lets some time pass.
+    pub(super) fn wait(&self, time: Duration) {
+        self.runtime
+            .block_on(async { tokio::time::sleep(time).await });
     }
 
     fn ask<T: DeserializeOwned>(

@@ -119,7 +119,10 @@ fn text(status: &Status, screen: Screen) -> String {
 }
 
 fn headline(status: &Status, screen: Screen) -> String {
-    let state = if status.ready {
+    let state = if let Some(since) = status.draining_since {
+        let ago = turnd::config::unix_now().saturating_sub(since);
+        screen.odd(&format!("draining for {}", span(ago.unsigned_abs())))
+    } else if status.ready {
         screen.good("ready")
     } else {
         screen.odd("takes no new calls")

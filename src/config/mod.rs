@@ -14,6 +14,7 @@ mod admin;
 mod assemble;
 mod certificate;
 mod check;
+mod difference;
 mod discovery;
 mod document;
 mod events;
@@ -54,6 +55,7 @@ use crate::turn::{
 pub use admin::{Seat, admin_sockets};
 pub use assemble::{Loaded, Parts, load};
 pub use certificate::{CertificateFiles, Stamp};
+pub use difference::Difference;
 pub use document::{ENVIRONMENT_PREFIX, Sources};
 pub use host::{FoundBy, Host, unix_now};
 pub(crate) use problem::nearest;
@@ -462,6 +464,15 @@ pub(crate) fn is_username(name: &str) -> bool {
 /// Whether this can be the realm.
 pub(crate) fn is_realm(name: &str) -> bool {
     schema::realm(name).is_ok()
+}
+
+/// Reads what `[log] level` may say.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn log_level(text: &str) -> Result<String, Complaint> {
+    schema::level(text)
 }
 
 /// Every key there is, as `relay.ports`.

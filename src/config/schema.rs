@@ -223,7 +223,7 @@ fn log(section: &mut Section<'_>) -> Log {
     }
 }
 
-fn level(text: &str) -> Result<String, Complaint> {
+pub(super) fn level(text: &str) -> Result<String, Complaint> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let known = |word: &str| LEVELS.contains(&word);
     let fits = text

@@ -147,5 +147,6 @@ pub(super) fn facts(config: &Config, parts: &Parts) -> Facts {
         relays: relays.map(|relay| relay.advertised).collect(),
         secrets: secrets.collect(),
         users,
+        log_level: config.log.level.clone(),
     }
 }

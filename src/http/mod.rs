@@ -50,6 +50,10 @@ pub struct Status {
     pub started: i64,
     /// Are new calls welcome?
     pub ready: AtomicBool,
+    /// Since when none are, by the operator's wish, in seconds since 1970; 0 if that is not so.
+    pub draining_since: AtomicI64,
+    /// When the server ends whoever is left then, likewise; 0 if it does not.
+    pub draining_until: AtomicI64,
     /// Is the last reload of the configuration not in force, since it was bad?
     pub config_stale: AtomicBool,
     /// Likewise for the certificate.

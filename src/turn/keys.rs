@@ -9,12 +9,13 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::stun::{Key, Message, PasswordAlgorithm, userhash};
 
-use super::Now;
 use super::username::{self, BadClaims, Issued};
+use super::{Login, Now};
 
 /// The users of one realm.
 ///
@@ -170,6 +171,44 @@ impl Users {
         }
     }
 
+    /// Whether credentials that `old` accepts are accepted here, too; nothing if it is none of them that vouches for
+    /// the name.
+    pub(super) fn login(&self, old: &Self, username: &[u8]) -> Option<Login> {
+        let of = |stays| if stays { Login::Stays } else { Login::Ends };
+        if let Some(keys) = old.fixed.get(username) {
+            let same = |other: &Keys| other.md5 == keys.md5 && other.sha256 == keys.sha256;
+            return Some(of(self.fixed.get(username).is_some_and(same)));
+        }
+        expiry(username)?;
+        if let Some(secret) = old.named_secret(username) {
+            let named = self.named_secret(username);
+            return Some(of(named.is_some_and(|named| named.is_like(secret))));
+        }
+        let kept = |secret: &SharedSecret| self.secrets.iter().any(|other| other.is_like(secret));
+        let number = old.secrets.iter().filter(|secret| kept(secret)).count();
+        Some(match number {
+            0 => Login::Ends,
+            number if number == old.secrets.len() => Login::Stays,
+            _ => Login::Unclear,
+        })
+    }
+
+    /// The names of the secrets and users that `old` has, too, with something else behind them.
+    pub fn replaced(&self, old: &Self) -> Vec<String> {
+        let before = |secret: &&SharedSecret| {
+            let namesake = old.secrets.iter().find(|other| other.id == secret.id);
+            namesake.is_some_and(|namesake| !secret.is_like(namesake))
+        };
+        let secrets = self.secrets.iter().filter(before);
+        let secrets = secrets.map(|secret| secret.id().to_owned());
+        let users = self.fixed.iter().filter(|(name, keys)| {
+            let before = old.fixed.get(*name);
+            self.realm == old.realm && before.is_some_and(|before| before.md5 != keys.md5)
+        });
+        let users = users.map(|(name, _)| String::from_utf8_lossy(name).into_owned());
+        secrets.chain(users).collect()
+    }
+
     fn derive(&self, algorithm: PasswordAlgorithm, username: &[u8], password: &[u8]) -> Key {
         match algorithm {
             PasswordAlgorithm::Md5 => Key::md5(username, self.realm.as_bytes(), password),
@@ -272,6 +311,15 @@ impl SharedSecret {
     /// The operator's name of the secret.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Whether it makes the same passwords as another.
+    fn is_like(&self, other: &Self) -> bool {
+        let probe = b"0:probe";
+        self.password(probe)
+            .as_bytes()
+            .ct_eq(other.password(probe).as_bytes())
+            .into()
     }
 
     /// The password that goes with a user name.

@@ -38,6 +38,7 @@ mod permission;
 mod policy;
 mod pool;
 mod prefix;
+mod prospect;
 mod question;
 mod quota;
 mod redirect;
@@ -73,6 +74,7 @@ pub use keys::{PasswordEncoding, SecretAlgorithm, SharedSecret, TooManySecrets, 
 pub use oauth::{ThirdParty, TokenAlgorithm, TokenKey};
 pub use offer::{ListenerAlgorithms, PasswordAlgorithms};
 pub use peers::{Closes, Extent, Peers, Range, Rule};
+pub use prospect::{Login, Prospect};
 pub use question::Question;
 pub use quota::{Limit, Quotas};
 pub use redirect::Redirect;

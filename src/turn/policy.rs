@@ -59,7 +59,7 @@ impl Settings {
         matches!(self.policy_of(username, false), Policy::Nobody)
     }
 
-    fn policy_of(&self, username: &[u8], by_token: bool) -> Policy<'_> {
+    pub(super) fn policy_of(&self, username: &[u8], by_token: bool) -> Policy<'_> {
         let issued = match by_token {
             true => None,
             false => self.users.issued(username),

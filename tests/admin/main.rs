@@ -1,6 +1,7 @@
 //! The operator's seat: the real program is asked through its socket, its listener and its commands.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod change;
 mod door;
 mod live;
 #[path = "../daemon/process.rs"]

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -57,7 +57,11 @@ pub(crate) fn ask(daemon: &Daemon, method: &str, path: &str) -> Answer {
 }
 
 pub(crate) fn ask_with(daemon: &Daemon, method: &str, path: &str, body: &str) -> Answer {
-    let stream = UnixStream::connect(socket(daemon)).unwrap();
+    ask_at(&socket(daemon), method, path, body)
+}
+
+pub(crate) fn ask_at(socket: &Path, method: &str, path: &str, body: &str) -> Answer {
+    let stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
     exchange(stream, method, path, &["Host: localhost"], body)
 }

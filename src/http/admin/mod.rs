@@ -6,11 +6,15 @@
 //!
 //! A resource is a file here: what it looks like, its routes, and a line in [`router`].
 
+mod ask;
+mod drain;
 mod explain;
 mod live;
 mod lock;
+mod log_level;
 mod look;
 mod problem;
+mod reload;
 mod revocations;
 mod serve;
 mod sessions;
@@ -26,6 +30,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::middleware;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::Status as Flags;
@@ -35,12 +40,16 @@ use crate::turn::{SessionId, Transport};
 use live::Live;
 use look::{Counters, Looks, SHORTEST};
 
+pub use ask::{Ask, asks};
+pub use drain::Drain;
 pub use lock::Lock;
+pub use log_level::LogLevel;
 pub use problem::{Mistake, Problem};
+pub use reload::{Affected, AffectedSession, Change, Reload, When};
 pub use revocations::{Pardoned, RevocationList, Revoked};
 pub use serve::{serve_listener, serve_socket};
 pub use sessions::{
-    Binding, Claims, Kicked, Peer, Rate, RefusedRequest, Session, SessionList, Software,
+    Binding, Claims, Kicked, Peer, Rate, RefusedRequest, Session, SessionList, Software, user_of,
 };
 pub use socket::{Admitted, Socket, SocketFile};
 pub use status::{Certificate, Entry, Ports, Status, Volume, Workers};
@@ -59,6 +68,8 @@ pub struct Facts {
     pub secrets: Vec<String>,
     /// How many users have a password of their own.
     pub users: usize,
+    /// What is logged.
+    pub log_level: String,
 }
 
 /// What the resources are made of.
@@ -69,6 +80,7 @@ pub struct Seat {
     facts: Mutex<Facts>,
     /// Takes credentials back, if that can be done here.
     revoker: Option<Revoker>,
+    daemon: mpsc::Sender<Ask>,
     /// One look at a time: who comes meanwhile sees what it brings.
     sessions: tokio::sync::Mutex<Looks<SessionId>>,
     totals: tokio::sync::Mutex<Looks<()>>,
@@ -76,14 +88,21 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// A view of a plane of so many workers.
-    pub fn new(plane: Handle, workers: u64, flags: Arc<Flags>, facts: Facts) -> Self {
+    /// A view of a plane of so many workers, and of the daemon around it.
+    pub fn new(
+        plane: Handle,
+        workers: u64,
+        flags: Arc<Flags>,
+        facts: Facts,
+        daemon: mpsc::Sender<Ask>,
+    ) -> Self {
         Self {
             plane,
             workers,
             flags,
             facts: Mutex::new(facts),
             revoker: None,
+            daemon,
             sessions: tokio::sync::Mutex::default(),
             totals: tokio::sync::Mutex::default(),
             live: Live::default(),
@@ -94,6 +113,12 @@ impl Seat {
     #[must_use]
     pub fn with_revoker(self, revoker: Option<Revoker>) -> Self {
         Self { revoker, ..self }
+    }
+
+    /// Changes what is said to be logged.
+    pub fn set_log_level(&self, level: &str) {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        facts.log_level = level.to_owned();
     }
 
     /// Replaces what the server was told.
@@ -151,6 +176,9 @@ fn router(seat: Arc<Seat>) -> Router {
         .merge(explain::routes())
         .merge(revocations::routes())
         .merge(live::routes())
+        .merge(drain::routes())
+        .merge(reload::routes())
+        .merge(log_level::routes())
         .fallback(|| async { Problem::not_found("there is nothing of this name here") })
         .method_not_allowed_fallback(|| async {
             let status = StatusCode::METHOD_NOT_ALLOWED;

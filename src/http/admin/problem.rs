@@ -34,7 +34,7 @@ pub struct Mistake {
 
 impl Problem {
     /// A problem with a status code.
-    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         Self {
             title: status.canonical_reason().unwrap_or("Error").to_owned(),
             status: status.as_u16(),
@@ -49,8 +49,22 @@ impl Problem {
     }
 
     /// The request says something that it cannot.
-    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+    pub fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// The configuration is bad.
+    pub fn bad_configuration(errors: Vec<Mistake>) -> Self {
+        let detail = "the configuration is bad: what was in force stays in force";
+        Self {
+            errors,
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+        }
+    }
+
+    /// It cannot be done as things are.
+    pub fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
     }
 
     /// Somebody takes too long.

@@ -429,7 +429,7 @@ fn holds(session: &turn::Session, part: &str) -> bool {
     String::from_utf8_lossy(&session.username)
         .to_lowercase()
         .contains(part)
-        || user(session).to_lowercase().contains(part)
+        || user_of(session).to_lowercase().contains(part)
         || session.id.to_string().contains(part)
         || transport.label() == part
         || session.software.dialect.label().contains(part)
@@ -438,7 +438,8 @@ fn holds(session: &turn::Session, part: &str) -> bool {
             .any(|place| place.to_string().contains(part))
 }
 
-fn user(session: &turn::Session) -> String {
+/// The user of a session, whatever credential was used.
+pub fn user_of(session: &turn::Session) -> String {
     match session.issued() {
         Some(issued) => unescape(issued.subject).into_owned(),
         None => String::from_utf8_lossy(&session.person).into_owned(),
@@ -517,7 +518,7 @@ impl Session {
         Self {
             id: session.id.to_string(),
             username: String::from_utf8_lossy(&session.username).into_owned(),
-            user: user(session),
+            user: user_of(session),
             tenant: issued
                 .as_ref()
                 .map(|issued| issued.tenant.to_owned())

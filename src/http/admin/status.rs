@@ -29,6 +29,8 @@ pub struct Status {
     pub uptime: i64,
     /// Whether new calls are welcome.
     pub ready: bool,
+    /// Since when they are not, by the operator's wish, in seconds since 1970.
+    pub draining_since: Option<i64>,
     /// Whether the last reload of the configuration is not in force, since it was bad.
     pub config_stale: bool,
     /// Likewise for the certificate.
@@ -153,6 +155,8 @@ impl Seat {
             since: flags.started,
             uptime: now - flags.started,
             ready: flags.ready.load(Ordering::Relaxed),
+            draining_since: Some(flags.draining_since.load(Ordering::Relaxed))
+                .filter(|since| *since != 0),
             config_stale: flags.config_stale.load(Ordering::Relaxed),
             certificate_stale: flags.certificate_stale.load(Ordering::Relaxed),
             workers: Workers {
