@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use turnd::plane::RelayAddress;
 use turnd::stun::{Attribute, Method};
-use turnd::turn::ReservationToken;
+use turnd::turn::{Limit, ReservationToken};
 use wire::{Client, PATIENCE, Plane, channel_data, ip, loopback, peer, receive_from};
 
 fn pattern(seed: usize, length: usize) -> Vec<u8> {
