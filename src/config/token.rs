@@ -33,7 +33,7 @@ impl Assembly<'_> {
     pub(super) fn token(&mut self, secrets: &[SharedSecret]) -> Option<TokenParts> {
         let token = &self.config.token;
         if token.listen.is_empty() {
-            for key in ["token.api_keys", "token.issuers", "token.dialects"] {
+            for key in ["token.api_keys", "token.issuers"] {
                 if self.report.is_given(key) {
                     let remedy = "add listen = [\"http://127.0.0.1:8089\"] to [token]";
                     self.warning(key, "the token service listens nowhere", remedy);

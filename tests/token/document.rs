@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 
 use crate::http::Reply;
-use crate::service::{KEY, Service, basic};
+use crate::service::{KEY, OTHER_KEY, Service, basic};
 
 const ALL: &str = "dialects = ['turn-rest', 'stunner', 'azure', 'cloudflare', 'twilio', 'aws']\n\
                    [revocation]\nenabled = true";
@@ -90,98 +90,106 @@ fn the_document_is_good_and_answers_keep_to_it() {
     assert_eq!(out.trim(), format!("good {}", answers.len()));
 }
 
-/// A good and a bad answer of every operation: path, method, status, type and body.
-fn answers(service: &Service) -> Vec<Value> {
-    let mut answers = Vec::new();
-    let mut add = |path: &str, method: &str, reply: &Reply| {
+/// Answers of operations: path, method, status, type and body of each.
+#[derive(Default)]
+struct Answers(Vec<Value>);
+
+impl Answers {
+    fn add(&mut self, path: &str, method: &str, reply: &Reply) {
         let media = reply.header("content-type").unwrap_or_default();
         let body = if reply.body.is_empty() {
             Value::Null
         } else {
             reply.json()
         };
-        answers.push(json!([path, method, reply.status, media, body]));
-    };
+        self.0
+            .push(json!([path, method, reply.status, media, body]));
+    }
+}
+
+/// A good and a bad answer of every operation.
+fn answers(service: &Service) -> Vec<Value> {
+    let mut answers = Answers::default();
+    native(service, &mut answers);
+    dialects(service, &mut answers);
+    answers.0
+}
+
+fn native(service: &Service, answers: &mut Answers) {
     let native = "/v1/relay/credentials";
-    add(
+    answers.add(
         native,
         "post",
         &service.issue(KEY, &json!({ "user": "ann" })),
     );
-    add(native, "post", &service.issue("wrong", &json!({})));
-    add(native, "post", &service.issue(KEY, &json!({ "ttl": 0 })));
+    answers.add(native, "post", &service.issue("wrong", &json!({})));
+    answers.add(native, "post", &service.issue(KEY, &json!({ "ttl": 0 })));
     let revoke = "/v1/relay/revocations";
-    add(
-        revoke,
-        "post",
-        &service.post(revoke, KEY, &json!({ "user": "ann" })),
-    );
-    add(
-        revoke,
-        "post",
-        &service.post(revoke, crate::service::OTHER_KEY, &json!({ "user": "ann" })),
-    );
-    for path in ["/.well-known/relay", "/openapi.json"] {
-        add(path, "get", &service.ask("GET", path, &[], ""));
-        add(
-            path,
-            "get",
-            &service.ask("GET", path, &[("Origin", "https://evil.test")], ""),
+    for key in [KEY, OTHER_KEY] {
+        answers.add(
+            revoke,
+            "post",
+            &service.post(revoke, key, &json!({ "user": "ann" })),
         );
+        let bearer = format!("Bearer {key}");
+        let reply = service.ask(
+            "DELETE",
+            "/v1/relay/credentials/j1",
+            &[("Authorization", &bearer)],
+            "",
+        );
+        answers.add("/v1/relay/credentials/{id}", "delete", &reply);
     }
+    for path in ["/.well-known/relay", "/openapi.json"] {
+        answers.add(path, "get", &service.ask("GET", path, &[], ""));
+        let foreign = [("Origin", "https://evil.test")];
+        answers.add(path, "get", &service.ask("GET", path, &foreign, ""));
+    }
+}
+
+fn dialects(service: &Service, answers: &mut Answers) {
     for path in ["/turn", "/ice"] {
-        add(
-            path,
-            "get",
-            &service.ask("GET", &format!("{path}?service=turn&key={KEY}"), &[], ""),
-        );
-        add(
-            path,
-            "get",
-            &service.ask("GET", &format!("{path}?service=turn"), &[], ""),
-        );
+        for query in [format!("service=turn&key={KEY}"), "service=turn".to_owned()] {
+            answers.add(
+                path,
+                "get",
+                &service.ask("GET", &format!("{path}?{query}"), &[], ""),
+            );
+        }
     }
     let azure = "/networkTraversal/:issueRelayConfiguration";
     let versioned = format!("{azure}?api-version=2022-03-01-preview");
-    add(azure, "post", &service.post(&versioned, KEY, &json!({})));
-    add(azure, "post", &service.post(azure, KEY, &json!({})));
+    answers.add(azure, "post", &service.post(&versioned, KEY, &json!({})));
+    answers.add(azure, "post", &service.post(azure, KEY, &json!({})));
     for kind in ["generate-ice-servers", "generate"] {
         let path = format!("/v1/turn/keys/{{id}}/credentials/{kind}");
         let target = path.replace("{id}", "backend");
-        add(
-            &path,
-            "post",
-            &service.post(&target, KEY, &json!({ "ttl": 60 })),
-        );
-        add(
-            &path,
-            "post",
-            &service.post(&target, "wrong", &json!({ "ttl": 60 })),
-        );
+        for key in [KEY, "wrong"] {
+            answers.add(
+                &path,
+                "post",
+                &service.post(&target, key, &json!({ "ttl": 60 })),
+            );
+        }
     }
     let path = "/v1/turn/keys/{id}/credentials/{username}/revoke";
-    let target = path
-        .replace("{id}", "backend")
-        .replace("{username}", "17:k~acme~ann");
-    add(path, "post", &service.post(&target, KEY, &json!({})));
+    let target = path.replace("{id}", "backend");
+    let target = target.replace("{username}", "17:k~acme~ann");
+    answers.add(path, "post", &service.post(&target, KEY, &json!({})));
     let path = "/2010-04-01/Accounts/{sid}/Tokens.json";
     let target = path.replace("{sid}", "backend");
     for key in [KEY, "wrong"] {
-        let headers = [("Authorization", basic("backend", key))];
-        add(
-            path,
-            "post",
-            &service.ask("POST", &target, &[("Authorization", &headers[0].1)], ""),
-        );
+        let authorization = basic("backend", key);
+        let headers = [("Authorization", authorization.as_str())];
+        answers.add(path, "post", &service.ask("POST", &target, &headers, ""));
     }
     let aws = "/v1/get-ice-server-config";
-    add(
+    answers.add(
         aws,
         "post",
         &service.post(aws, KEY, &json!({ "ChannelARN": "arn" })),
     );
-    add(aws, "post", &service.post(aws, KEY, &json!({})));
-    answers
+    answers.add(aws, "post", &service.post(aws, KEY, &json!({})));
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The token service as a process: what it hands out, to whom, in which words; and that the relay takes it.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod config;
 mod dialects;
 mod document;
 mod http;

@@ -529,7 +529,7 @@ fn it_runs_alone_and_at_a_socket() {
     );
     start.place.write("turnd.toml", &text);
     start.command.arg("token").stdin(Stdio::null());
-    let path = socket.clone();
+    let path = socket;
     let udp = start.udp;
     let mut daemon = start.ready();
     assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o660);

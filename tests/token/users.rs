@@ -86,18 +86,18 @@ struct Signer {
 
 impl Signer {
     fn new(algorithm: Algorithm) -> Self {
-        let kind = match algorithm {
-            Algorithm::ES256 => &rcgen::PKCS_ECDSA_P256_SHA256,
-            Algorithm::EdDSA => &rcgen::PKCS_ED25519,
-            _ => &rcgen::PKCS_RSA_SHA256,
+        let kind = if algorithm == Algorithm::ES256 {
+            &rcgen::PKCS_ECDSA_P256_SHA256
+        } else if algorithm == Algorithm::EdDSA {
+            &rcgen::PKCS_ED25519
+        } else {
+            &rcgen::PKCS_RSA_SHA256
         };
         let pair = rcgen::KeyPair::generate_for(kind).unwrap();
-        let private = pair.serialize_pem();
-        let key = match algorithm {
-            Algorithm::ES256 => EncodingKey::from_ec_pem(private.as_bytes()),
-            Algorithm::EdDSA => EncodingKey::from_ed_pem(private.as_bytes()),
-            _ => EncodingKey::from_rsa_pem(private.as_bytes()),
-        };
+        let pem = pair.serialize_pem();
+        let key = EncodingKey::from_ec_pem(pem.as_bytes())
+            .or_else(|_| EncodingKey::from_ed_pem(pem.as_bytes()))
+            .or_else(|_| EncodingKey::from_rsa_pem(pem.as_bytes()));
         Self {
             key: key.unwrap(),
             algorithm,
