@@ -3,9 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -72,7 +70,7 @@ fn rig() -> Option<Rig> {
         tool::say_skipped("coturn has no token service");
         return None;
     }
-    Rig::new(&[Tool::Aiortc, Tool::Janus])
+    Rig::new(&[Tool::Aiortc, Tool::Janus, Tool::Web])
 }
 
 /// The token service, where Janus reaches it.
@@ -102,20 +100,22 @@ fn write_key(rig: &Rig, key: &str) {
 }
 
 /// A Janus that runs on the second client's host, and one user of its echo test.
-struct Janus {
-    socket: UnixDatagram,
-    session: Value,
-    handle: Value,
+struct Janus<'a> {
+    rig: &'a Rig,
+    /// Where the user's events are.
+    session: String,
+    /// Where the user speaks with the echo test.
+    handle: String,
 }
 
-impl Janus {
-    /// Starts it with one plugin, and one way to speak with it, which passes between hosts as files do.
-    fn start(rig: &Rig) -> Self {
+impl<'a> Janus<'a> {
+    /// Starts it with one plugin, and one way to speak with it.
+    fn start(rig: &'a Rig) -> Self {
         let home = rig.dir().join("janus");
         let installed = tool::janus_modules().expect("the tools are present");
         for (kind, module) in [
             ("plugins", Some("libjanus_echotest.so")),
-            ("transports", Some("libjanus_pfunix.so")),
+            ("transports", Some("libjanus_http.so")),
             ("loggers", None),
         ] {
             let folder = home.join(kind);
@@ -130,26 +130,22 @@ impl Janus {
         let arguments = ["-F", text(&home), "-C", text(&configuration)];
         rig.start(Host::B, "janus", &arguments);
 
-        let socket = UnixDatagram::bind(home.join("client")).expect("the folder takes a socket");
-        let api = home.join("api");
-        let ready = "for i in $(seq 200); do [ -S $0 ] && exit 0; sleep 0.1; done; exit 1";
-        rig.run(Host::B, "bash", &["-c", ready, text(&api)]);
-        socket.connect(api).expect("Janus listens");
-        // It may be slow, but then answers at once; see `ask`.
-        let short = Some(Duration::from_secs(1));
-        socket.set_read_timeout(short).expect("not zero");
-        let mut janus = Self {
-            socket,
-            session: Value::Null,
-            handle: Value::Null,
+        let tell = |at: &str, mut words: Value| {
+            words["transaction"] = json!("start");
+            let said = words.to_string();
+            let reply = ask(rig, at, &["--json", &said]);
+            assert_eq!(reply["janus"], "success", "{reply:#}");
+            format!("{at}/{}", reply["data"]["id"])
         };
-        let created = janus.ask(json!({ "janus": "create" }));
-        janus.session = created["data"]["id"].clone();
+        let session = tell("", json!({ "janus": "create" }));
         let attach =
             json!({ "janus": "attach", "plugin": "janus.plugin.echotest", "opaque_id": USER });
-        let attached = janus.ask(attach);
-        janus.handle = attached["data"]["id"].clone();
-        janus
+        let handle = tell(&session, attach);
+        Self {
+            rig,
+            session,
+            handle,
+        }
     }
 
     /// What it answers to an offer, once it has gathered all candidates; none but those of a relay are wanted.
@@ -157,38 +153,39 @@ impl Janus {
         let mut offer = offer.clone();
         offer["force_relay"] = json!(true);
         offer["trickle"] = json!(false);
-        let words = json!({ "janus": "message", "body": { "audio": false, "video": false }, "jsep": offer });
-        let mut event = self.ask(words);
-        assert_eq!(event["jsep"]["type"], "answer", "{event:#}");
-        event["jsep"].take()
+        let body = json!({ "audio": false, "video": false });
+        let words =
+            json!({ "janus": "message", "transaction": "offer", "body": body, "jsep": offer });
+        let heard = ask(self.rig, &self.handle, &["--json", &words.to_string()]);
+        assert_eq!(heard["janus"], "ack", "{heard:#}");
+        for _ in 0..3 {
+            let mut event = ask(self.rig, &self.session, &[]);
+            if event["jsep"]["type"] == "answer" {
+                return event["jsep"].take();
+            }
+        }
+        panic!("Janus did not answer the offer");
     }
+}
 
-    /// Says something, and returns the last of what is answered: what only tells that it was heard is none.
-    fn ask(&self, mut words: Value) -> Value {
-        let transaction = words["janus"].clone();
-        words["transaction"] = transaction.clone();
-        for (name, id) in [("session_id", &self.session), ("handle_id", &self.handle)] {
-            if !id.is_null() {
-                words[name] = id.clone();
-            }
-        }
-        self.socket
-            .send(words.to_string().as_bytes())
-            .expect("Janus runs");
-        let mut message = vec![0; 64 * 1024];
-        for _ in 0..30 {
-            let Ok(length) = self.socket.recv(&mut message) else {
-                continue;
-            };
-            let heard: Value = serde_json::from_slice(&message[..length]).expect("JSON");
-            let kind = heard["janus"].as_str();
-            assert_ne!(kind, Some("error"), "{heard:#}");
-            if heard["transaction"] == transaction && kind != Some("ack") {
-                return heard;
-            }
-        }
-        panic!("Janus did not answer {transaction}");
-    }
+/// Asks Janus something, as soon as it is there.
+fn ask(rig: &Rig, at: &str, more: &[&str]) -> Value {
+    let url = format!("http://127.0.0.1:{API}/janus{at}");
+    let curl = [
+        "--silent",
+        "--show-error",
+        "--retry-connrefused",
+        "--retry",
+        "30",
+        "--retry-delay",
+        "1",
+        "--max-time",
+        "50",
+        &url,
+    ];
+    let output = rig.run(Host::B, "curl", &[&curl[..], more].concat());
+    let json = output.find('{').map(|start| &output[start..]);
+    serde_json::from_str(json.expect("an object")).expect("it is JSON")
 }
 
 fn configure(home: &Path) {
@@ -215,16 +212,21 @@ nat: {{
     let transport = format!(
         r#"
 general: {{
-    enabled = true
     json = "compact"
-    path = "{folder}/api"
-    type = "SOCK_DGRAM"
+    http = true
+    ip = "127.0.0.1"
+    port = {API}
+    https = false
+}}
+admin: {{
+    admin_http = false
+    admin_https = false
 }}
 "#
     );
     for (name, words) in [
         ("janus.jcfg", main),
-        ("janus.transport.pfunix.jcfg", transport),
+        ("janus.transport.http.jcfg", transport),
         ("janus.plugin.echotest.jcfg", String::new()),
     ] {
         fs::write(home.join(name), words).expect("the rig's directory is writable");
@@ -239,3 +241,5 @@ fn text(path: &Path) -> &str {
 const USER: &str = "ann";
 const KEY: &str = "a key of the media server, long enough";
 const PORT: u16 = 8089;
+/// Where Janus is spoken with.
+const API: u16 = 8088;
