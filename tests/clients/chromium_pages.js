@@ -60,7 +60,7 @@ function sticksOut() {
   });
 }
 
-/** Runs in the page: changes what the server says of itself, and lets it be gone after so many seconds of the stream. */
+/** Runs in the page: changes what the server says of itself, and lets it be gone after so many events. */
 function pretendThat({ change, gone_after: last }) {
   const ask = window.fetch;
   let asked = 0, told = 0;

@@ -365,9 +365,15 @@ fn the_dashboard_tells_what_is_wrong() {
         assert!(text.contains(part), "{part}\n{text}");
     }
 
-    let open = json!({ "do": "open", "url": dashboard(), "width": 360, "height": 780, "pretend": { "gone_after": 4 } });
-    let gone = json!([{ "do": "wait", "at": "#link.off" }, { "do": "look", "as": "dashboard-gone-phone" }]);
-    let seen = browse(&rig, &plan(open, gone));
+    let gone = json!([
+        { "do": "open", "url": dashboard(), "width": 360, "height": 780, "pretend": { "gone_after": 1 } },
+        { "do": "fill", "at": "#token", "text": TOKEN },
+        { "do": "click", "at": "#door .main" },
+        { "do": "wait", "at": "#link.off" },
+        { "do": "wait", "at": "#sessions-none:not([hidden])" },
+        { "do": "look", "as": "dashboard-gone-phone" },
+    ]);
+    let seen = browse(&rig, &gone);
     let text = seen.text("dashboard-gone-phone");
     for part in [
         "Out of sight",
