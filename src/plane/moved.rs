@@ -37,6 +37,8 @@ pub(super) enum Text {
         bytes: Bytes,
         marks: u8,
         by_ticket: bool,
+        /// The tenant whose host the client has asked for.
+        door: Option<Box<str>>,
     },
     /// To home: its connection is closed.
     Gone,
@@ -93,6 +95,7 @@ impl Worker<'_> {
             bytes: Bytes::copy_from_slice(input.bytes(&self.inbox, &[])),
             marks,
             by_ticket: self.server.elsewhere(now, &client.five_tuple).is_none(),
+            door: self.server.door_of(client).map(Box::from),
         };
         self.write(usize::from(home.0), client, text);
     }
@@ -127,10 +130,15 @@ impl Worker<'_> {
                 bytes,
                 marks,
                 by_ticket,
+                door,
             } => {
                 if by_ticket || self.server.has_allocation(&five_tuple) {
-                    let all = 0..bytes.len();
-                    self.client_input(now, far(from, client), Body::Shared(bytes, all), marks);
+                    let (client, all) = (far(from, client), 0..bytes.len());
+                    self.server.note_door(client, door);
+                    self.client_input(now, client, Body::Shared(bytes, all), marks);
+                    if !self.server.has_allocation(&five_tuple) {
+                        self.server.note_door(client, None);
+                    }
                 } else {
                     self.write(from, client, Text::Returned { bytes, marks });
                 }

@@ -51,21 +51,16 @@ impl Handle {
 impl Worker<'_> {
     pub(super) fn began(&self, now: Now, allocated: Box<Allocated>) {
         if let Some(outlet) = self.shared.sightings.get() {
-            let tenant = self.tenant(&allocated.username);
+            let tenant = allocated.tenant.as_deref().map(str::to_owned);
             outlet.tell(now, tenant, Sighted::Began(allocated));
         }
     }
 
     pub(super) fn ended(&self, now: Now, ended: Box<Ended>) {
         if let Some(outlet) = self.shared.sightings.get() {
-            let tenant = self.tenant(&ended.username);
+            let tenant = ended.tenant.as_deref().map(str::to_owned);
             outlet.tell(now, tenant, Sighted::Ended(ended));
         }
-    }
-
-    fn tenant(&self, username: &[u8]) -> Option<String> {
-        let tenant = self.server.tenant(username);
-        tenant.map(str::to_owned)
     }
 }
 

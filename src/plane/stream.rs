@@ -58,8 +58,8 @@ const ARENA: usize = 8192;
 pub(super) enum StreamEvent {
     /// A proxy has told whose the connection is, or failed to.
     Header(Path, Header),
-    /// From here on, the client speaks STUN and TURN over this transport.
-    Opened(Path, Transport),
+    /// From here on, the client speaks STUN and TURN over this transport; over TLS it may have asked for a host.
+    Opened(Path, Transport, Option<Box<str>>),
     /// From here on, the connection is a web client's.
     Web(Path),
     /// A whole STUN message or ChannelData message, without padding.

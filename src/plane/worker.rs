@@ -300,7 +300,12 @@ impl Worker<'_> {
                 let is_good = self.streams.told(path, header);
                 self.cells.proxy_headers.count(is_good);
             }
-            StreamEvent::Opened(path, transport) => self.streams.opened(path, transport),
+            StreamEvent::Opened(path, transport, host) => {
+                self.streams.opened(path, transport);
+                if let (Some(host), Some(client)) = (host, self.streams.client(path)) {
+                    self.server.client_came(client, &host);
+                }
+            }
             StreamEvent::Web(path) => {
                 let taken = self.streams.is_web(path);
                 self.cells.web.count(taken);

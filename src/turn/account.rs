@@ -122,12 +122,6 @@ impl Server {
             .collect()
     }
 
-    /// Whose customer a user is, if a secret has vouched for that.
-    pub fn tenant<'a>(&self, username: &'a [u8]) -> Option<&'a str> {
-        let issued = self.settings.users.issued(username)?.ok()?;
-        Some(issued.tenant).filter(|tenant| !tenant.is_empty())
-    }
-
     /// What closes a peer; nothing if clients may reach it.
     pub fn rule(&self, peer: SocketAddr, relays: &impl Relays) -> (Option<Rule>, Reach) {
         let reach = relays.reach(peer);

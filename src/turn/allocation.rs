@@ -71,12 +71,15 @@ pub(super) struct Owner {
     pub(super) expiry: u64,
     /// Of a user whom an access token stands for.
     pub(super) grant: Option<Box<Grant>>,
+    /// Whose customer the user is.
+    pub(super) tenant: Option<Box<str>>,
 }
 
 impl Owner {
     /// Whether a request is this user's.
     pub(super) fn is(&self, user: &User<'_>) -> bool {
         *self.username == *user.name
+            && self.tenant.as_deref() == user.standing.tenant
             && match (self.grant.as_deref(), user.grant) {
                 (None, None) => true,
                 (Some(made_with), Some(grant)) => grant.continues(*made_with),
@@ -88,7 +91,7 @@ impl Owner {
     pub(super) fn number(&self, quotas: &Quotas) -> u64 {
         match &self.grant {
             Some(grant) => grant.token,
-            None => quotas.owner(&self.username),
+            None => quotas.user(self.tenant.as_deref(), &self.username),
         }
     }
 }

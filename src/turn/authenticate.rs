@@ -10,8 +10,9 @@ use super::quota::Applicant;
 use super::request::Request;
 use super::response;
 use super::server::Server;
+use super::tenant::Standing;
 use super::terms::Terms;
-use super::{Cause, Issued, OnExpiry, Quotas, Refusal, Reply, Verdict};
+use super::{Cause, OnExpiry, Quotas, Refusal, Reply, Verdict};
 
 /// Who sent a request, and how the answer is signed.
 pub(super) struct User<'a> {
@@ -24,6 +25,8 @@ pub(super) struct User<'a> {
     pub(super) grant: Option<Grant>,
     /// The place of the shared secret that vouches for the credentials, where that was looked at.
     pub(super) secret: Option<usize>,
+    /// Who that is.
+    pub(super) standing: Standing<'a>,
 }
 
 impl User<'_> {
@@ -31,39 +34,26 @@ impl User<'_> {
     pub(super) fn number(&self, quotas: &Quotas) -> u64 {
         match self.grant {
             Some(grant) => grant.token,
-            None => quotas.owner(self.name),
+            None => quotas.user(self.standing.tenant, self.name),
         }
-    }
-
-    /// The same for all credentials of a person, as far as can be told.
-    fn person(&self, request: &Request<'_>, quotas: &Quotas) -> u64 {
-        match self.grant {
-            Some(grant) => grant.token,
-            None => quotas.owner(request.settings.users.person(self.name)),
-        }
-    }
-
-    /// What a secret has vouched for in the name, if it is one of those that say something.
-    fn issued(&self, request: &Request<'_>) -> Option<Issued<'_>> {
-        let issued = request.settings.users.issued(self.name);
-        issued.filter(|_| self.grant.is_none())?.ok()
     }
 
     /// What an allocation of the user may have.
     pub(super) fn terms(&self, request: &Request<'_>) -> Terms {
-        let issued = self.issued(request);
-        let claims = issued.as_ref().map(|issued| &issued.claims);
-        Terms::of(&request.settings.limits, claims)
+        Terms::of(request.settings, &self.standing)
     }
 
     /// Against whom an allocation of the user counts.
     pub(super) fn applicant(&self, request: &Request<'_>, quotas: &Quotas) -> Applicant {
-        let issued = self.issued(request);
-        let tenant = issued
-            .map(|issued| issued.tenant)
-            .filter(|tenant| !tenant.is_empty());
+        let Standing { tenant, issued, .. } = &self.standing;
+        // The same for all credentials of a person, as far as can be told.
+        let person = match (self.grant, issued) {
+            (Some(grant), _) => grant.token,
+            (None, Some(issued)) => quotas.user(*tenant, issued.subject.as_bytes()),
+            (None, None) => quotas.user(*tenant, request.users().person(self.name)),
+        };
         Applicant {
-            person: self.person(request, quotas),
+            person,
             tenant: tenant.map(|tenant| quotas.owner(tenant.as_bytes())),
             client: request.from.five_tuple.client.ip(),
         }
@@ -112,12 +102,16 @@ impl Server {
             return Err(Denial::Silence(Cause::ReplyBudget));
         }
         // 4, 5. No such user, or not the user's key.
+        let mut standing = Standing::default();
         let login = match request.access_token() {
             Some(token) => self.verify_token(request, name, integrity, token),
             None if third_party => self.verify_granted(request),
-            None => self.verify(request, name, algorithm),
+            None => {
+                standing = request.standing(name);
+                self.verify(request, name, algorithm, &standing)
+            }
         }
-        .and_then(|login| self.unless_revoked(request, name, login))
+        .and_then(|login| self.unless_revoked(request, name, &standing, login))
         .map_err(|refusal| unauthenticated(request, refusal))?;
         // 6. A nonce that is too old or somebody else's.
         if !fresh {
@@ -131,6 +125,7 @@ impl Server {
             expiry: login.expiry,
             grant: login.grant,
             secret: login.secret,
+            standing,
         })
     }
 
@@ -190,6 +185,7 @@ impl Server {
         request: &Request<'_>,
         name: &[u8],
         algorithm: PasswordAlgorithm,
+        standing: &Standing<'_>,
     ) -> Result<Login, Refusal> {
         let message = &request.message;
         let known = self
@@ -198,6 +194,7 @@ impl Server {
             .filter(|owner| {
                 message.method() != Method::ALLOCATE
                     && *owner.username == *name
+                    && owner.tenant.as_deref() == standing.tenant
                     && owner.key.algorithm() == algorithm
                     && (self.is_current(owner.settings) || !judges_expiry(request))
             });
@@ -205,10 +202,7 @@ impl Server {
             Some(owner) if message.verify(&owner.key) => (owner.key.clone(), None),
             Some(_) => return Err(Refusal::Integrity),
             None => {
-                let looked_up = request.settings.users.verify(message, name, algorithm);
-                if looked_up.is_ok() && request.settings.lacks_policy_of(name) {
-                    return Err(Refusal::Claims);
-                }
+                let looked_up = look_up(request, name, algorithm, standing);
                 looked_up.map_err(|mismatch| match mismatch {
                     Mismatch::User => Refusal::UnknownUser,
                     Mismatch::Integrity => Refusal::Integrity,
@@ -216,7 +210,7 @@ impl Server {
                 })?
             }
         };
-        let expiry = request.settings.users.expiry(name);
+        let expiry = request.users().expiry(name);
         if has_expired(expiry, request.now) && judges_expiry(request) {
             return Err(Refusal::Expired);
         }
@@ -236,7 +230,7 @@ impl Server {
         integrity: Integrity,
         sealed: &[u8],
     ) -> Result<Login, Refusal> {
-        let third_party = request.settings.third_party.as_ref();
+        let third_party = request.third_party();
         let token = third_party
             .ok_or(Refusal::Token)?
             .open(kid, sealed, request.now)?;
@@ -263,7 +257,7 @@ impl Server {
             .filter(|owner| request.message.verify(&owner.key))
             .ok_or(Refusal::Integrity)?;
         // A key that has been withdrawn vouches no longer, once that is asked.
-        let third_party = request.settings.third_party.as_ref();
+        let third_party = request.third_party();
         if judges_expiry(request)
             && !third_party.is_some_and(|third_party| third_party.knows(&owner.username))
         {
@@ -288,17 +282,37 @@ impl Server {
         &self,
         request: &Request<'_>,
         name: &[u8],
+        standing: &Standing<'_>,
         login: Login,
     ) -> Result<Login, Refusal> {
-        let users = &request.settings.users;
+        let person = request.users().person(name);
         let revoked = judges_revocation(request.message.method())
-            && (self.revocations).reach(name, login.expiry, users, request.now);
+            && (self.revocations).reach((name, person), login.expiry, standing, request.now);
         if revoked {
             Err(Refusal::Revoked)
         } else {
             Ok(login)
         }
     }
+}
+
+/// The key of a user, and the place of the secret that vouches for it among the operator's.
+fn look_up(
+    request: &Request<'_>,
+    name: &[u8],
+    algorithm: PasswordAlgorithm,
+    standing: &Standing<'_>,
+) -> Result<(Key, Option<usize>), Mismatch> {
+    let (users, message) = (request.users(), &request.message);
+    let (key, place) = match standing.secret {
+        Some(secret) => (users.verify_by(secret, message, name, algorithm)?, None),
+        None => users.verify(message, name, algorithm)?,
+    };
+    // Only who has the key learns of it.
+    if standing.bad || request.settings.policy(standing).is_nobody() {
+        return Err(Mismatch::Claims);
+    }
+    Ok((key, place.filter(|_| request.door.is_none())))
 }
 
 /// What proved to be a user's.
@@ -313,7 +327,7 @@ struct Login {
 /// nobody could ever be known (RFC 7635 §7).
 fn unauthenticated(request: &Request<'_>, refusal: Refusal) -> Denial {
     let has_token = request.has(Attribute::ACCESS_TOKEN);
-    if has_token && request.settings.third_party.is_none() {
+    if has_token && request.third_party().is_none() {
         Denial::TokenUnasked
     } else {
         Denial::Challenge(ErrorCode::UNAUTHENTICATED, refusal)
@@ -340,7 +354,7 @@ fn claimed_name<'a>(request: &Request<'a>) -> Option<&'a [u8]> {
     }
     let hash = request.message.userhash()?.ok()?;
     // A hash that stands for nobody goes on as the name of nobody, and takes as long.
-    Some(request.settings.users.resolve(hash).unwrap_or(hash))
+    Some(request.users().resolve(hash).unwrap_or(hash))
 }
 
 /// The algorithm of the key, and the integrity of the answer \[A1\].

@@ -96,7 +96,7 @@ impl Server {
     ) -> Option<Reply> {
         let number = self.allocations.by_relay(connect.relay)?;
         let allocation = self.allocations.get_mut(number)?;
-        let policy = self.settings.policy(&allocation.owner);
+        let policy = self.settings.policy_for(&allocation.owner);
         let list = &mut allocation.connections.as_deref_mut()?.list;
         let place = list
             .iter()

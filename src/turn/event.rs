@@ -31,6 +31,8 @@ pub struct Allocated {
     pub session: SessionId,
     /// The user it was made for.
     pub username: Box<[u8]>,
+    /// Whose customer that is.
+    pub tenant: Option<Box<str>>,
     /// The client it was made for.
     pub five_tuple: FiveTuple,
     /// Its relayed transport addresses: one, or two of different families.
@@ -89,6 +91,8 @@ pub struct Ended {
     pub session: SessionId,
     /// The user it was made for.
     pub username: Box<[u8]>,
+    /// Whose customer that is.
+    pub tenant: Option<Box<str>>,
     /// The client it was made for.
     pub five_tuple: FiveTuple,
     /// The relayed transport addresses that it still had.

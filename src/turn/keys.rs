@@ -140,9 +140,40 @@ impl Users {
 
     /// The secret that a name with claims says it is vouched for by.
     fn named_secret(&self, username: &[u8]) -> Option<&SharedSecret> {
-        let kid = username::kid(username)?;
+        self.claiming(username::kid(username)?)
+    }
+
+    /// The secret of this id, if it vouches for claims.
+    pub(super) fn claiming(&self, id: &[u8]) -> Option<&SharedSecret> {
         let mut secrets = self.secrets.iter();
-        secrets.find(|secret| secret.claims && secret.id.as_bytes() == kid)
+        secrets.find(|secret| secret.claims && secret.id.as_bytes() == id)
+    }
+
+    /// The operator's names of the secrets that vouch for claims.
+    pub(super) fn claiming_ids(&self) -> impl Iterator<Item = &str> {
+        let secrets = self.secrets.iter().filter(|secret| secret.claims);
+        secrets.map(SharedSecret::id)
+    }
+
+    /// Whether this is a user with a password.
+    pub(super) fn has_password(&self, username: &[u8]) -> bool {
+        self.fixed.contains_key(username)
+    }
+
+    /// The key with which `message` is signed, if it is the one that a secret gives that is none of these users'.
+    pub(super) fn verify_by(
+        &self,
+        secret: &SharedSecret,
+        message: &Message<'_>,
+        username: &[u8],
+        algorithm: PasswordAlgorithm,
+    ) -> Result<Key, Mismatch> {
+        let key = self.derive(algorithm, username, secret.password(username).as_bytes());
+        if message.verify(&key) {
+            Ok(key)
+        } else {
+            Err(Mismatch::Integrity)
+        }
     }
 
     /// When the credentials of a user expire, in seconds of the wall clock; never, for a user with a password.

@@ -55,6 +55,7 @@ mod server;
 mod session;
 mod settings;
 mod software;
+mod tenant;
 mod terms;
 mod ticket;
 mod trail;
@@ -90,6 +91,7 @@ pub use settings::{
     Bandwidth, Limits, NewPeers, NonceKey, NonceKeys, OnExpiry, Settings, TcpRelay,
 };
 pub use software::{Dialect, Software};
+pub use tenant::{Door, Tenant, Tenants};
 pub use ticket::TicketKey;
 pub use trail::{Fact, Note, SendFailure, Strangers};
 pub use username::{BadClaims, Claims, Issued, escape, is_plain, unescape};

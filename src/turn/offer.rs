@@ -56,19 +56,14 @@ pub struct ListenerAlgorithms {
     pub algorithms: PasswordAlgorithms,
 }
 
-impl ListenerAlgorithms {
-    fn is_at(&self, five_tuple: &FiveTuple) -> bool {
-        let (own, asked) = (self.address, five_tuple.server);
-        // On a listener for TCP, clients may speak TLS as well.
-        let spoken = [
-            (self.transport, self.transport),
-            (Transport::Tcp, Transport::Tls),
-        ];
-        spoken.contains(&(self.transport, five_tuple.transport))
-            && (own.port() == asked.port() || own.port() == 0)
-            && (own.ip() == asked.ip()
-                || own.ip().is_unspecified() && own.is_ipv4() == asked.is_ipv4())
-    }
+/// Whether a client has come to a listener.
+pub(super) fn is_at(transport: Transport, own: SocketAddr, five_tuple: &FiveTuple) -> bool {
+    let asked = five_tuple.server;
+    // On a listener for TCP, clients may speak TLS as well.
+    let spoken = [(transport, transport), (Transport::Tcp, Transport::Tls)];
+    spoken.contains(&(transport, five_tuple.transport))
+        && (own.port() == asked.port() || own.port() == 0)
+        && (own.ip() == asked.ip() || own.ip().is_unspecified() && own.is_ipv4() == asked.is_ipv4())
 }
 
 /// What a challenge offers.
@@ -85,7 +80,7 @@ impl Offer {
         let fitting = settings
             .listener_algorithms
             .iter()
-            .filter(|listener| listener.is_at(five_tuple));
+            .filter(|listener| is_at(listener.transport, listener.address, five_tuple));
         // The kernel, too, prefers the listener with the address to the one with the wildcard.
         let algorithms = fitting.min_by_key(|listener| {
             let wildcard = listener.address.ip().is_unspecified();

@@ -1,4 +1,4 @@
-//! Which peers one user may reach: those of the settings, or of the policy that the user's credential names.
+//! Which peers one user may reach: those of the settings, of the tenant, or of the policy that the credential names.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,6 +6,7 @@ use super::allocation::Owner;
 use super::authenticate::User;
 use super::request::Request;
 use super::response::Reject;
+use super::tenant::Standing;
 use super::{Peers, Relays, Rule, Settings};
 
 /// Which peers one user may reach.
@@ -13,64 +14,85 @@ use super::{Peers, Relays, Rule, Settings};
 pub(super) enum Policy<'a> {
     /// Those that these name.
     Peers(&'a Peers),
-    /// None: the credential names a policy that there is no more.
+    /// Those that both name.
+    Both(&'a Peers, &'a Peers),
+    /// None: the credential names a policy that there is not.
     Nobody,
 }
 
-impl Policy<'_> {
+impl<'a> Policy<'a> {
     /// Judges a peer that a client names.
     ///
     /// # Errors
     /// [`Reject::Forbidden`]
     pub(super) fn judge(self, peer: SocketAddr, relays: &impl Relays) -> Result<(), Reject> {
-        match self {
-            Self::Peers(peers) => peers.judge(peer, relays),
-            Self::Nobody => Err(Reject::Forbidden),
+        if self.is_nobody() {
+            return Err(Reject::Forbidden);
         }
+        let mut all = self.all();
+        all.try_for_each(|peers| peers.judge(peer, relays))
     }
 
     /// What closes a peer, if the policy has a rule that does.
     pub(super) fn rule(self, peer: SocketAddr, relays: &impl Relays) -> Option<Rule> {
-        match self {
-            Self::Peers(peers) => peers.rule(peer.ip(), relays.reach(peer)),
-            Self::Nobody => None,
-        }
+        let reach = relays.reach(peer);
+        self.all().find_map(|peers| peers.rule(peer.ip(), reach))
     }
 
     /// Whether a peer stays within reach that was in reach by the policy `before`.
     pub(super) fn keeps(self, peer: IpAddr, before: Policy<'_>) -> bool {
-        let Self::Peers(peers) = self else {
-            return false;
+        let closed = before.permits(peer) && !self.permits(peer);
+        !closed && !self.is_nobody() && !self.all().any(|peers| peers.denies(peer))
+    }
+
+    pub(super) fn is_nobody(self) -> bool {
+        matches!(self, Self::Nobody)
+    }
+
+    fn permits(self, peer: IpAddr) -> bool {
+        !self.is_nobody() && self.all().all(|peers| peers.permit(peer))
+    }
+
+    fn all(self) -> impl Iterator<Item = &'a Peers> {
+        let (first, second) = match self {
+            Self::Peers(peers) => (Some(peers), None),
+            Self::Both(one, other) => (Some(one), Some(other)),
+            Self::Nobody => (None, None),
         };
-        let was_open = matches!(before, Policy::Peers(before) if before.permit(peer));
-        let closed = was_open && !peers.permit(peer);
-        !closed && !peers.denies(peer)
+        first.into_iter().chain(second)
     }
 }
 
 impl Settings {
-    /// The policy for the owner of an allocation.
-    pub(super) fn policy(&self, owner: &Owner) -> Policy<'_> {
-        self.policy_of(&owner.username, owner.grant.is_some())
-    }
-
-    /// Whether a name asks for a policy that there is not.
-    pub(super) fn lacks_policy_of(&self, username: &[u8]) -> bool {
-        matches!(self.policy_of(username, false), Policy::Nobody)
-    }
-
-    pub(super) fn policy_of(&self, username: &[u8], by_token: bool) -> Policy<'_> {
-        let issued = match by_token {
-            true => None,
-            false => self.users.issued(username),
+    /// The policy for who has this standing: the one that the credential names, in the place of the general one. What a
+    /// tenant may not reach no credential opens to its users, nor does a tenant's own secret open what is closed to all.
+    pub(super) fn policy(&self, standing: &Standing<'_>) -> Policy<'_> {
+        let of_tenant = self.tenant(standing.tenant);
+        let of_tenant = of_tenant.and_then(|tenant| tenant.peers.as_ref());
+        let issued = standing.issued.as_ref();
+        let Some(name) = issued.and_then(|issued| issued.claims.policy) else {
+            return Policy::Peers(of_tenant.unwrap_or(&self.peers));
         };
-        let issued = issued.and_then(Result::ok);
-        match issued.and_then(|issued| issued.claims.policy) {
-            None => Policy::Peers(&self.peers),
-            Some(name) => match self.policies.get(name) {
-                Some(peers) => Policy::Peers(peers),
-                None => Policy::Nobody,
-            },
+        let Some(named) = self.policies.get(name) else {
+            return Policy::Nobody;
+        };
+        match (of_tenant, standing.by_tenant) {
+            (Some(of_tenant), _) => Policy::Both(of_tenant, named),
+            (None, true) => Policy::Both(&self.peers, named),
+            (None, false) => Policy::Peers(named),
+        }
+    }
+
+    /// The policy for the owner of an allocation.
+    pub(super) fn policy_for(&self, owner: &Owner) -> Policy<'_> {
+        self.policy(&self.recalled_owner(owner))
+    }
+
+    /// The standing of the owner of an allocation.
+    pub(super) fn recalled_owner<'a>(&'a self, owner: &'a Owner) -> Standing<'a> {
+        match owner.grant {
+            Some(_) => Standing::default(),
+            None => self.recalled(&owner.username, owner.tenant.as_deref()),
         }
     }
 }
@@ -78,6 +100,6 @@ impl Settings {
 impl User<'_> {
     /// The policy for the user.
     pub(super) fn policy<'a>(&self, request: &Request<'a>) -> Policy<'a> {
-        request.settings.policy_of(self.name, self.grant.is_some())
+        request.settings.policy(&self.standing)
     }
 }

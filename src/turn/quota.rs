@@ -107,6 +107,11 @@ impl Quotas {
         self.hasher.hash_one(user)
     }
 
+    /// The same for a user of a tenant, or of none: the users of two tenants are two, whatever their names.
+    pub(super) fn user(&self, tenant: Option<&str>, user: &[u8]) -> u64 {
+        self.hasher.hash_one((tenant, user))
+    }
+
     /// How many allocations there are altogether.
     pub fn total(&self) -> u32 {
         self.lock().total
@@ -261,7 +266,7 @@ mod tests {
     const STRANGER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
     fn terms(limits: Limits) -> Terms {
-        Terms::of(&limits, None)
+        Terms::within(&limits, None)
     }
 
     fn of(person: u64, client: IpAddr) -> Applicant {

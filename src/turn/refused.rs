@@ -137,15 +137,13 @@ impl Server {
 }
 
 fn why_no_login(request: &Request<'_>, name: &[u8], refusal: Refusal) -> Why {
-    let users = &request.settings.users;
+    let users = request.users();
+    let standing = request.standing(name);
     let expiry = users.expiry(name);
     if refusal == Refusal::Expired && expiry != NEVER {
         return Why::Expired {
             ago: request.now.unix.saturating_sub(expiry),
-            issued_for: match users.issued(name) {
-                Some(Ok(Issued { claims, .. })) => claims.ttl,
-                Some(Err(_)) | None => None,
-            },
+            issued_for: standing.issued.and_then(|issued| issued.claims.ttl),
         };
     }
     if matches!(refusal, Refusal::Integrity | Refusal::UnknownUser) {
@@ -156,7 +154,7 @@ fn why_no_login(request: &Request<'_>, name: &[u8], refusal: Refusal) -> Why {
                 theirs: cut(theirs),
             };
         }
-        if users.issued(name).is_none() && Issued::parse(name).is_some() {
+        if standing.issued.is_none() && !standing.bad && Issued::parse(name).is_some() {
             return Why::UnknownSecret;
         }
     }

@@ -7,7 +7,11 @@ use crate::stun::{Attribute, ChannelNumber, Malformed, Message, Method};
 
 use super::authenticate::User;
 use super::response::Reject;
-use super::{Client, ConnectionId, Family, Now, OnExpiry, ReservationToken, Settings, keys};
+use super::tenant::Standing;
+use super::{
+    Client, ConnectionId, Family, Now, OnExpiry, ReservationToken, Settings, Tenant, ThirdParty,
+    Users, keys,
+};
 
 /// A request: the message, who sent it, when, and the settings it is judged by.
 ///
@@ -17,6 +21,27 @@ pub(super) struct Request<'a> {
     pub(super) from: Client,
     pub(super) message: Message<'a>,
     pub(super) settings: &'a Settings,
+    /// The tenant by whose door it came in, if it did.
+    pub(super) door: Option<&'a Tenant>,
+}
+
+impl<'a> Request<'a> {
+    /// Those who judge it, and whose realm it is challenged with.
+    pub(super) fn users(&self) -> &'a Users {
+        self.door
+            .map_or(&self.settings.users, |tenant| &tenant.users)
+    }
+
+    /// Whose tokens are good: nobody's at the door of a tenant.
+    pub(super) fn third_party(&self) -> Option<&'a ThirdParty> {
+        let third_party = self.settings.third_party.as_ref();
+        third_party.filter(|_| self.door.is_none())
+    }
+
+    /// The standing of whoever gives this name.
+    pub(super) fn standing(&self, name: &'a [u8]) -> Standing<'a> {
+        self.settings.standing(self.door, name)
+    }
 }
 
 impl Request<'_> {
@@ -109,14 +134,14 @@ impl Request<'_> {
     pub(super) fn access_token(&self) -> Option<&[u8]> {
         let method = self.message.method();
         let may = [Method::ALLOCATE, Method::REFRESH, Method::CONNECTION_BIND].contains(&method);
-        (may && self.settings.third_party.is_some())
+        (may && self.third_party().is_some())
             .then(|| self.message.get(Attribute::ACCESS_TOKEN))
             .flatten()
     }
 
     /// What must be understood and is not (RFC 8489 §6.3.1): an access token is where none was asked for (RFC 7635 §7).
     pub(super) fn unknown_required(&self) -> impl Iterator<Item = Attribute> {
-        let unasked = self.settings.third_party.is_none() && self.has(Attribute::ACCESS_TOKEN);
+        let unasked = self.third_party().is_none() && self.has(Attribute::ACCESS_TOKEN);
         let token = unasked.then_some(Attribute::ACCESS_TOKEN);
         token.into_iter().chain(self.message.unknown_required())
     }

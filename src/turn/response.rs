@@ -198,12 +198,12 @@ pub(super) fn challenge(
     let mut writer = begin(request, Class::Error, reply);
     writer
         .error(code, "")
-        .bytes(Attribute::REALM, request.settings.users.realm().as_bytes())
+        .bytes(Attribute::REALM, request.users().realm().as_bytes())
         .bytes(Attribute::NONCE, nonce.as_bytes());
     if let Some(list) = offer.algorithms.list() {
         writer.bytes(Attribute::PASSWORD_ALGORITHMS, list);
     }
-    if let Some(third_party) = &request.settings.third_party
+    if let Some(third_party) = request.third_party()
         && code == ErrorCode::UNAUTHENTICATED
     {
         let name = third_party.server_name().as_bytes();

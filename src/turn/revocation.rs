@@ -10,7 +10,8 @@ use std::time::Duration;
 use foldhash::fast::RandomState;
 use hashbrown::{Equivalent, HashMap};
 
-use super::keys::{NEVER, Users};
+use super::keys::NEVER;
+use super::tenant::Standing;
 use super::username::{Issued, unescape};
 use super::{Holder, Now};
 
@@ -143,6 +144,7 @@ impl Revocations {
         let bearer = Bearer {
             name: holder.username,
             issued: holder.issued.as_ref(),
+            tenant: holder.tenant,
             person: holder.person,
             expiry: holder.credentials_expire.unwrap_or(NEVER),
         };
@@ -150,15 +152,21 @@ impl Revocations {
     }
 
     /// Whether the credentials with this name are revoked. Looks up no more than a name has words.
-    pub(super) fn reach(&self, name: &[u8], expiry: u64, users: &Users, now: Now) -> bool {
+    pub(super) fn reach(
+        &self,
+        (name, person): (&[u8], &[u8]),
+        expiry: u64,
+        standing: &Standing<'_>,
+        now: Now,
+    ) -> bool {
         if self.is_empty() {
             return false;
         }
-        let issued = users.issued(name).and_then(Result::ok);
         let bearer = Bearer {
             name,
-            issued: issued.as_ref(),
-            person: users.person(name),
+            issued: standing.issued.as_ref(),
+            tenant: standing.tenant,
+            person,
             expiry,
         };
         self.judge(&bearer, now.unix)
@@ -175,8 +183,11 @@ impl Revocations {
             return true;
         }
         let Some(issued) = bearer.issued else {
-            let tenant = "";
-            return text(bearer.person).is_some_and(|user| hits(Revoked::User { tenant, user }));
+            let tenant = bearer.tenant.unwrap_or_default();
+            return text(bearer.person).is_some_and(|user| hits(Revoked::User { tenant, user }))
+                || bearer
+                    .tenant
+                    .is_some_and(|tenant| hits(Revoked::Tenant(tenant)));
         };
         let (tenant, user) = (issued.tenant, &*unescape(issued.subject));
         let id = issued.claims.id;
@@ -205,6 +216,8 @@ struct Bearer<'a> {
     name: &'a [u8],
     /// What the name says, if it can say anything.
     issued: Option<&'a Issued<'a>>,
+    /// Whose customer it is.
+    tenant: Option<&'a str>,
     person: &'a [u8],
     /// [`NEVER`] if there is none.
     expiry: u64,

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 
@@ -26,7 +28,7 @@ use super::ticket::Tickets;
 use super::trail::Fact;
 use super::{
     Cause, Census, Client, EndReason, Ended, Event, Family, FiveTuple, NatDiscovery, Now, OnExpiry,
-    Quotas, Reach, Relays, Revocations, Settings, TicketKey, Verdict, WorkerId,
+    Path, Quotas, Reach, Relays, Revocations, Settings, TicketKey, Verdict, WorkerId,
 };
 
 /// The protocol machine of one worker.
@@ -42,6 +44,8 @@ pub struct Server {
     pub(super) quotas: Arc<Quotas>,
     pub(super) random: StdRng,
     pub(super) draining: bool,
+    /// By which tenants' doors clients came in, where that is not seen from the listener.
+    pub(super) doors: HashMap<Path, Box<str>, RandomState>,
     pub(super) revocations: Arc<Revocations>,
     pub(super) secret_uses: SecretUses,
     pub(super) allocations: Allocations,
@@ -72,6 +76,7 @@ impl Server {
             quotas,
             random,
             draining: false,
+            doors: HashMap::default(),
             revocations: Arc::default(),
             secret_uses: SecretUses::default(),
             allocations: Allocations::default(),
@@ -118,7 +123,10 @@ impl Server {
             let Some(allocation) = self.allocations.get_mut(id) else {
                 continue;
             };
-            let (before, after) = (old.policy(&allocation.owner), new.policy(&allocation.owner));
+            let (before, after) = (
+                old.policy_for(&allocation.owner),
+                new.policy_for(&allocation.owner),
+            );
             let stays = |peer| after.keeps(peer, before);
             let permissions = allocation.permissions().iter(now.instant);
             let permitted = permissions.map(|(peer, _)| peer);
@@ -181,6 +189,7 @@ impl Server {
     /// Ends the allocation of a client whose connection was closed, unless the client has made it through another
     /// connection on the same 5-tuple since, or may come back with a ticket.
     pub fn client_gone(&mut self, now: Now, client: Client, relays: &mut impl Relays) {
+        self.doors.remove(&client.path);
         if self.arrival_gone(client) {
             return;
         }
@@ -291,6 +300,7 @@ impl Server {
             from,
             message,
             settings: &settings,
+            door: self.door(&settings, from),
         };
         if message.method() == Method::BINDING {
             return self.binding(&request, relays, reply);
@@ -424,6 +434,7 @@ impl Server {
             settings: self.generation,
             expiry: user.expiry,
             grant: user.grant.map(Box::new),
+            tenant: user.standing.tenant.map(Box::from),
         }
     }
 
@@ -453,6 +464,7 @@ impl Server {
             session: allocation.birth.session,
             relays: allocation.addresses(),
             username: allocation.owner.username,
+            tenant: allocation.owner.tenant,
             five_tuple: allocation.client.five_tuple,
             reason,
             to_peer: allocation.to_peer,

@@ -54,6 +54,8 @@ pub struct Holder<'a> {
     pub username: &'a [u8],
     /// What the name says, if a secret has vouched for it.
     pub issued: Option<Issued<'a>>,
+    /// Whose customer the user is.
+    pub tenant: Option<&'a str>,
     /// The part of the name that is the same for all credentials of a person.
     pub person: &'a [u8],
     /// When the credentials expire, in seconds since 1970; nothing if they do not.
@@ -69,6 +71,8 @@ pub struct Session {
     pub id: SessionId,
     /// The user it was made for.
     pub username: Box<[u8]>,
+    /// Whose customer the user is.
+    pub tenant: Option<Box<str>>,
     /// The part of the name that is the same for all credentials of a person.
     pub person: Box<[u8]>,
     /// When its credentials expire, in seconds since 1970; nothing if they do not.
@@ -108,6 +112,7 @@ impl Session {
             session: self.id,
             username: &self.username,
             issued: self.issued(),
+            tenant: self.tenant.as_deref(),
             person: &self.person,
             credentials_expire: self.credentials_expire,
             five_tuple: self.five_tuple,
@@ -117,7 +122,9 @@ impl Session {
     /// What the name says, if a secret has vouched for it.
     pub fn issued(&self) -> Option<Issued<'_>> {
         let issued = self.claims.then(|| Issued::parse(&self.username));
-        issued.flatten().and_then(Result::ok)
+        let mut issued = issued.flatten()?.ok()?;
+        issued.tenant = self.tenant.as_deref().unwrap_or_default();
+        Some(issued)
     }
 }
 
@@ -209,12 +216,13 @@ impl Server {
 
     pub(super) fn holder<'a>(&'a self, allocation: &'a Allocation) -> Holder<'a> {
         let username = &*allocation.owner.username;
-        let users = &self.settings.users;
+        let standing = self.settings.recalled_owner(&allocation.owner);
         Holder {
             session: allocation.birth.session,
             username,
-            issued: users.issued(username).and_then(Result::ok),
-            person: users.person(username),
+            person: self.settings.person(username, &standing),
+            tenant: standing.tenant,
+            issued: standing.issued,
             credentials_expire: expiry(allocation),
             five_tuple: allocation.client.five_tuple,
         }
@@ -222,11 +230,12 @@ impl Server {
 
     pub(super) fn session(&self, allocation: &Allocation, now: Now) -> Session {
         let username = allocation.owner.username.clone();
-        let claims = self.holder(allocation).issued.is_some();
+        let holder = self.holder(allocation);
         let until = |end| now_to(end, now.instant);
         Session {
             id: allocation.birth.session,
-            person: self.settings.users.person(&username).into(),
+            tenant: holder.tenant.map(Box::from),
+            person: holder.person.into(),
             credentials_expire: expiry(allocation),
             username,
             five_tuple: allocation.client.five_tuple,
@@ -258,7 +267,7 @@ impl Server {
                 .trail
                 .as_ref()
                 .and_then(|trail| Refused::last(trail.notes())),
-            claims,
+            claims: holder.issued.is_some(),
         }
     }
 }

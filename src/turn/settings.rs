@@ -7,7 +7,8 @@ use std::time::Duration;
 use zeroize::Zeroize;
 
 use super::{
-    ListenerAlgorithms, NatDiscovery, PasswordAlgorithms, Peers, Redirect, ThirdParty, Users,
+    ListenerAlgorithms, NatDiscovery, PasswordAlgorithms, Peers, Redirect, Tenants, ThirdParty,
+    Users,
 };
 
 /// What the machine must be told. Replaced as a whole, never changed in place.
@@ -46,6 +47,8 @@ pub struct Settings {
     pub peers: Peers,
     /// Which peers may be reached instead with a credential that names one of these.
     pub policies: BTreeMap<Box<str>, Peers>,
+    /// Those who have users and limits of their own.
+    pub tenants: Tenants,
     /// Where clients may find out what NATs do to them. Taken as it is when a machine is made: it goes with sockets.
     pub nat_discovery: Vec<NatDiscovery>,
     /// Where else clients find a server, and when they are sent there.
@@ -74,6 +77,7 @@ impl Settings {
             limits: Limits::default(),
             peers: Peers::default(),
             policies: BTreeMap::new(),
+            tenants: Tenants::default(),
             nat_discovery: Vec::new(),
             redirect: None,
             tcp_relay: None,

@@ -7,8 +7,8 @@ use super::allocation::Allocation;
 use super::allowance::Allowance;
 use super::bucket::{nanos, stricter};
 use super::server::Server;
-use super::username::Claims;
-use super::{Limits, NewPeers, Now};
+use super::tenant::Standing;
+use super::{Claims, Limits, NewPeers, Now, Settings};
 
 /// What an allocation may have. Rates are in bytes a second, and 0 where there is none.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +26,17 @@ pub(super) struct Terms {
 }
 
 impl Terms {
+    /// The terms of who has this standing.
+    pub(super) fn of(settings: &Settings, standing: &Standing<'_>) -> Self {
+        let limits = settings.limits_of(standing.tenant);
+        Self::within(
+            &limits,
+            standing.issued.as_ref().map(|issued| &issued.claims),
+        )
+    }
+
     /// The terms of who is vouched for with these claims, if with any.
-    pub(super) fn of(limits: &Limits, claims: Option<&Claims<'_>>) -> Self {
+    pub(super) fn within(limits: &Limits, claims: Option<&Claims<'_>>) -> Self {
         let bandwidth = &limits.bandwidth;
         let claimed = claims.and_then(|claims| claims.bits_per_second);
         let claimed = claimed.map_or(0, |bits| bits.max(1));
@@ -65,13 +74,7 @@ impl Server {
         let worker = usize::from(self.tickets.worker.0);
         for id in self.allocations.ids() {
             if let Some(allocation) = self.allocations.get_mut(id) {
-                let owner = &allocation.owner;
-                let issued = match owner.grant {
-                    None => settings.users.issued(&owner.username),
-                    Some(_) => None,
-                };
-                let claims = issued.and_then(Result::ok).map(|issued| issued.claims);
-                let terms = Terms::of(&settings.limits, claims.as_ref());
+                let terms = Terms::of(&settings, &settings.recalled_owner(&allocation.owner));
                 allocation.settle(&terms, worker, times);
             }
         }

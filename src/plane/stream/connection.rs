@@ -56,7 +56,9 @@ impl Task {
             }
             (Some(opened), _) => {
                 let transport = opened.line.transport();
-                self.tell(StreamEvent::Opened(self.path, transport)).await;
+                let host = opened.line.server_name();
+                self.tell(StreamEvent::Opened(self.path, transport, host))
+                    .await;
                 self.relay(opened).await;
             }
             (None, _) => {}

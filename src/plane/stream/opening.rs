@@ -58,6 +58,14 @@ impl Line {
             Self::Tls(_) => Transport::Tls,
         }
     }
+
+    /// The host that the client has asked for in the handshake (SNI).
+    pub(super) fn server_name(&self) -> Option<Box<str>> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Tls(stream) => stream.get_ref().1.server_name().map(Box::from),
+        }
+    }
 }
 
 impl Task {
