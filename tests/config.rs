@@ -52,6 +52,7 @@ fn what_the_manual_shows_in_comments_is_understood() {
     bench.secret("nonce-key", &"n".repeat(32));
     bench.secret("oauth-key", KEY_32);
     bench.secret("webhook-secret", &"w".repeat(32));
+    bench.secret("acme-secret", &"a".repeat(32));
     bench.secret("backend-key", &"b".repeat(32));
     bench.certificate("token-cert.pem", "token-key.pem", 2040);
     bench.secret("admin-token", &"t".repeat(32));
@@ -156,7 +157,25 @@ const EVERYTHING: &str = "
     keys = [{ kid = 'k\"1', file = 'oauth-key', algorithm = 'A128GCM' }]
     [limits]
     per_user = 1
+    per_tenant = 7
+    bandwidth_per_allocation = '1500k'
+    bandwidth_total = '2G'
+    new_peers_per_user = 60
     max_lifetime = '30m'
+    [[tenants]]
+    name = 'acme'
+    realm = 'acme.example'
+    secrets = [{ id = 'k3', file = 'a b\"c', claims = true }]
+    users = [{ name = 'bot', password_file = 'bot' }]
+    listen = ['tcp 127.0.0.1:443']
+    server_names = ['turn.acme.example', '*.acme.example']
+    per_user = 3
+    total = 0
+    bandwidth_per_user = '999'
+    new_peers_per_allocation = 9
+    deny = ['10.0.0.0/8']
+    [[tenants]]
+    name = 'small'
     [peers]
     allow = ['10.1.0.0/16', 'fd00::/8']
     deny = ['192.0.2.0/24']
@@ -1414,11 +1433,103 @@ fn warnings(loaded: &Loaded) -> Vec<String> {
 fn uncommented(text: &str) -> String {
     let mut lines = String::new();
     for line in text.lines() {
-        let key = line
-            .strip_prefix('#')
-            .filter(|rest| rest.starts_with(|letter: char| letter.is_ascii_lowercase()));
+        let key = line.strip_prefix('#').filter(|rest| {
+            rest.starts_with("[[") || rest.starts_with(|letter: char| letter.is_ascii_lowercase())
+        });
         lines.push_str(key.unwrap_or(line));
         lines.push('\n');
     }
     lines
+}
+
+#[test]
+fn tenants_are_judged() {
+    let bench = Bench::new();
+    bench.secret("one", &"1".repeat(32));
+    bench.secret("two", &"2".repeat(32));
+    let report = bench.bad(
+        "[auth]
+        secrets = [{ id = 'k1', file = 'one' }]
+        [[listen]]
+        address = '127.0.0.1:3478'
+        transport = 'udp'
+        [[tenants]]
+        name = 'acme'
+        secrets = [{ id = 'k1', file = 'two', claims = true }]
+        listen = ['udp 127.0.0.1:3478', 'udp 127.0.0.1:3479', '127.0.0.1:3478', 'quic 127.0.0.1:1']
+        server_names = ['turn.acme.example', 'not a host']
+        [[tenants]]
+        name = 'acme'
+        listen = ['udp 127.0.0.1:3478']
+        server_names = ['TURN.acme.example']
+        [[tenants]]
+        name = 'a~b'
+        [[tenants]]
+        realm = 'x'
+        bandwidth_total = '5Mbit'",
+    );
+    let mut keys: Vec<_> = report.errors().map(|error| error.key.clone()).collect();
+    keys.sort_unstable();
+    assert_eq!(
+        keys,
+        [
+            "tenants[0].listen",
+            "tenants[0].listen",
+            "tenants[0].listen",
+            "tenants[0].secrets[0].id",
+            "tenants[0].server_names",
+            "tenants[1].listen",
+            "tenants[1].name",
+            "tenants[1].server_names",
+            "tenants[2].name",
+            "tenants[3]",
+            "tenants[3].bandwidth_total",
+        ],
+        "{report}"
+    );
+}
+
+#[test]
+fn a_tenant_has_what_everybody_has_where_nothing_is_said() {
+    let bench = Bench::new();
+    bench.secret("one", &"1".repeat(32));
+    let loaded = bench.good(
+        "[limits]
+        per_user = 3
+        per_tenant = 5
+        bandwidth_per_user = '2M'
+        bandwidth_per_tenant = '9M'
+        [peers]
+        deny = ['52.0.0.0/8']
+        policies = [{ name = 'lan', allow = ['10.0.0.0/8'] }]
+        [[tenants]]
+        name = 'plain'
+        [[tenants]]
+        name = 'acme'
+        secrets = [{ id = 'k9', file = 'one', claims = true }]
+        total = 0
+        per_user = 7
+        bandwidth_per_user = '0'
+        bandwidth_total = '20M'
+        allow = ['10.1.0.0/16']",
+    );
+    let settings = &loaded.parts.turn;
+    let [plain, acme] = &settings.tenants.iter().collect::<Vec<_>>()[..] else {
+        panic!("two tenants")
+    };
+    assert_eq!((plain.limits.per_user, plain.limits.per_tenant), (3, 5));
+    assert_eq!(plain.limits.bandwidth, settings.limits.bandwidth);
+    assert_eq!(
+        (acme.limits.per_user, acme.limits.per_tenant),
+        (7, u32::MAX)
+    );
+    let bandwidth = acme.limits.bandwidth;
+    assert_eq!((bandwidth.per_user, bandwidth.per_tenant), (0, 20_000_000));
+    // What is refused in any case is refused by tenants and policies, too.
+    let closed = "52.1.2.3".parse().unwrap();
+    let lan = &settings.policies["lan"];
+    assert!(lan.denies(closed) && acme.peers.as_ref().unwrap().denies(closed));
+    assert!(plain.peers.is_none());
+    // A tenant has the realm of the server if it has none of its own.
+    assert_eq!(acme.users.realm(), "turnd");
 }

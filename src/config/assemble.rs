@@ -78,6 +78,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let certificate = assembly.certificate(&listeners);
     let redirect = assembly.redirect(&listeners);
     let tcp_relay = assembly.tcp_relay(&listeners);
+    let tenants = assembly.tenants(&listeners);
     let events = assembly.events();
     let token = assembly.token(&credentials.secrets);
     let seat = assembly.admin();
@@ -98,6 +99,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         nat_discovery,
         redirect,
         tcp_relay,
+        tenants,
         ..machine(&config, &listeners, credentials, workers)
     };
     let plane = plane::Settings {

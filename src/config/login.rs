@@ -7,7 +7,7 @@ use crate::turn::{NonceKey, NonceKeys, SecretAlgorithm, SharedSecret, ThirdParty
 
 use super::assemble::Assembly;
 use super::secrets::{self, OWN_SECRET, SHORT_SECRET, Secret, password_weakness};
-use super::{Auth, SecretSource};
+use super::{Auth, SecretSource, User};
 
 /// The file in the state directory from which nonces of servers without shared secrets are sealed.
 const OWN_NONCE_KEY: &str = "nonce-key";
@@ -56,7 +56,7 @@ impl Assembly<'_> {
                 break;
             }
         }
-        self.add_users(&mut table);
+        self.add_users(users, &mut table);
         let (third_party, token_keys) = self.third_party();
         if secrets.is_empty() && users.is_empty() && oauth.is_none() && !self.report.has_errors() {
             self.error(
@@ -75,7 +75,7 @@ impl Assembly<'_> {
         }
     }
 
-    fn shared_secret(&mut self, source: &SecretSource) -> Option<Secret> {
+    pub(super) fn shared_secret(&mut self, source: &SecretSource) -> Option<Secret> {
         match secrets::read(&source.file, self.host) {
             Ok(secret) => {
                 if secret.len() < SHORT_SECRET {
@@ -98,8 +98,8 @@ impl Assembly<'_> {
         }
     }
 
-    fn add_users(&mut self, table: &mut Users) {
-        for user in &self.config.auth.users {
+    pub(super) fn add_users(&mut self, users: &[User], table: &mut Users) {
+        for user in users {
             let password = match secrets::read(&user.password_file, self.host) {
                 Ok(password) => password,
                 Err(complaint) => {
@@ -163,7 +163,7 @@ impl Assembly<'_> {
 }
 
 impl SecretSource {
-    fn voucher(&self, secret: &[u8]) -> SharedSecret {
+    pub(super) fn voucher(&self, secret: &[u8]) -> SharedSecret {
         let voucher =
             SharedSecret::new(&self.id, secret, self.algorithm).with_encoding(self.encoding);
         if self.claims {

@@ -29,6 +29,7 @@ mod secrets;
 mod section;
 mod show;
 mod tcp_relay;
+mod tenant;
 mod tls;
 mod token;
 mod validity;
@@ -49,7 +50,7 @@ use crate::plane::{Carry, Listen};
 use crate::token::{Algorithm, Dialect, IceUrl, Rates, Region};
 use crate::turn::{
     self, Limits, OnExpiry, PasswordAlgorithms, PasswordEncoding, Peers, SecretAlgorithm,
-    TokenAlgorithm,
+    TokenAlgorithm, Transport,
 };
 
 pub use admin::{Seat, admin_sockets};
@@ -91,6 +92,8 @@ pub struct Config {
     pub peers: Peers,
     /// `[peers] policies`, by their names
     pub policies: BTreeMap<Box<str>, Peers>,
+    /// `[[tenants]]`
+    pub tenants: Vec<Tenant>,
     /// `[tcp_relay]`
     pub tcp_relay: TcpRelay,
     /// `[nat_discovery] addresses`: one of each family, or none, with its other one.
@@ -223,6 +226,46 @@ pub struct User {
     pub password_file: SecretFile,
     /// The key that names the file, for messages.
     pub key: String,
+}
+
+/// One of `[[tenants]]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// The name, as it stands in credentials.
+    pub name: String,
+    /// REALM of its door; `None`: that of the server.
+    pub realm: Option<String>,
+    /// Its shared secrets.
+    pub secrets: Vec<SecretSource>,
+    /// Its static users.
+    pub users: Vec<User>,
+    /// The listeners that are its door.
+    pub listen: Vec<(Transport, SocketAddr)>,
+    /// The hosts that are its door.
+    pub server_names: Vec<String>,
+    /// What it may have.
+    pub limits: TenantLimits,
+    /// Which peers its users may reach; `None`: those of everybody.
+    pub peers: Option<Peers>,
+}
+
+/// What a tenant may have; `None`: what `[limits]` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantLimits {
+    /// Allocations of one user.
+    pub per_user: Option<u32>,
+    /// Allocations of all its users; 0: no limit.
+    pub total: Option<u32>,
+    /// Bits a second of one allocation, and below of one user and of all; 0: no limit.
+    pub bandwidth_per_allocation: Option<u64>,
+    /// Of one user.
+    pub bandwidth_per_user: Option<u64>,
+    /// Of all.
+    pub bandwidth_total: Option<u64>,
+    /// New peers in a minute of one allocation, and below of one user; 0: no limit.
+    pub new_peers_per_allocation: Option<u32>,
+    /// Of one user.
+    pub new_peers_per_user: Option<u32>,
 }
 
 /// Where a secret lies.

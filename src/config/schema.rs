@@ -20,7 +20,7 @@ use crate::turn::Peers;
 use super::document::{Node, Table, Value};
 use super::problem::Complaint;
 use super::section::{Notes, Section, whole_number};
-use super::{Config, External, Log, LogFormat, Relay, Server, events, tcp_relay, values};
+use super::{Config, External, Log, LogFormat, Relay, Server, events, tcp_relay, tenant, values};
 
 const LOG_FORMATS: [(&str, LogFormat); 4] = [
     ("auto", LogFormat::Auto),
@@ -34,7 +34,8 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_REALM: usize = 127;
 const MOST_WORKERS: u32 = 254;
 
-pub(super) use auth::username;
+pub(super) use auth::{plain, secrets, username, users};
+pub(super) use listen::TRANSPORTS;
 
 pub(super) fn read(table: &Table, notes: &Notes) -> Config {
     let mut root = Section::root(table, notes);
@@ -45,6 +46,9 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
     let auth = root.table("auth", auth::read);
     let (limits, max_lifetime) = root.table("limits", limits::read);
     let (peers, policies) = root.table("peers", peers);
+    let ids = auth.secrets.iter().flatten();
+    let ids = ids.map(|secret| secret.id.clone()).collect();
+    let tenants = tenant::read(&mut root, ids);
     let config = Config {
         server,
         listen,
@@ -55,6 +59,7 @@ pub(super) fn read(table: &Table, notes: &Notes) -> Config {
         max_lifetime,
         peers,
         policies,
+        tenants,
         tcp_relay: root.table("tcp_relay", tcp_relay::read),
         nat_discovery: root.table("nat_discovery", |section| {
             section.list("addresses", own_place).unwrap_or_default()
@@ -169,7 +174,7 @@ fn peers(section: &mut Section<'_>) -> (Peers, BTreeMap<Box<str>, Peers>) {
     let peers = prefixes(section);
     let mut policies = BTreeMap::new();
     section.tables("policies", |section| {
-        let name = section.parsed("name", auth::plain);
+        let name = section.parsed("name", plain);
         let policy = prefixes(section);
         let Some(name) = name else {
             if !section.is_given("name") {

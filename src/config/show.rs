@@ -10,7 +10,8 @@ use crate::turn::{OnExpiry, PasswordAlgorithms, PasswordEncoding, SecretAlgorith
 
 use super::values::show_bit_rate;
 use super::{
-    Admin, AdminSocket, CertificateFiles, Config, LogFormat, SecretFile, Tls, show_duration,
+    Admin, AdminSocket, CertificateFiles, Config, LogFormat, SecretFile, SecretSource, Tls, User,
+    show_duration,
 };
 
 impl Display for Config {
@@ -19,6 +20,7 @@ impl Display for Config {
         self.show_addresses(f)?;
         self.show_auth(f)?;
         self.show_limits(f)?;
+        self.tenants.iter().try_for_each(|tenant| tenant.fmt(f))?;
         self.show_tcp_relay(f)?;
         self.show_redirect(f)?;
         self.events.show(f)?;
@@ -183,35 +185,12 @@ impl Config {
             None => {}
             Some(secrets) => {
                 writeln!(f, "secrets = [")?;
-                for secret in secrets {
-                    let algorithm = match secret.algorithm {
-                        SecretAlgorithm::Sha1 => "sha1",
-                        SecretAlgorithm::Sha256 => "sha256",
-                    };
-                    let encoding = match secret.encoding {
-                        PasswordEncoding::Base64 => "base64",
-                        PasswordEncoding::Base64Url => "base64url",
-                    };
-                    writeln!(
-                        f,
-                        "    {{ id = {}, file = {}, algorithm = \"{algorithm}\", encoding = \"{encoding}\", claims = {} }},",
-                        text(&secret.id),
-                        secret_file(&secret.file),
-                        secret.claims
-                    )?;
-                }
+                secrets.iter().try_for_each(|secret| secret.show(f))?;
                 writeln!(f, "]")?;
             }
         }
         writeln!(f, "users = [")?;
-        for user in &auth.users {
-            writeln!(
-                f,
-                "    {{ name = {}, password_file = {} }},",
-                text(&user.name),
-                secret_file(&user.password_file)
-            )?;
-        }
+        auth.users.iter().try_for_each(|user| user.show(f))?;
         writeln!(f, "]")?;
         if let Some(file) = &auth.nonce_key_file {
             writeln!(f, "nonce_key_file = {}", secret_file(file))?;
@@ -366,7 +345,40 @@ impl Config {
     }
 }
 
-fn quoted(items: impl IntoIterator<Item = impl Display>) -> String {
+impl SecretSource {
+    /// As an item of a list.
+    pub(super) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let algorithm = match self.algorithm {
+            SecretAlgorithm::Sha1 => "sha1",
+            SecretAlgorithm::Sha256 => "sha256",
+        };
+        let encoding = match self.encoding {
+            PasswordEncoding::Base64 => "base64",
+            PasswordEncoding::Base64Url => "base64url",
+        };
+        writeln!(
+            f,
+            "    {{ id = {}, file = {}, algorithm = \"{algorithm}\", encoding = \"{encoding}\", claims = {} }},",
+            text(&self.id),
+            secret_file(&self.file),
+            self.claims
+        )
+    }
+}
+
+impl User {
+    /// As an item of a list.
+    pub(super) fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "    {{ name = {}, password_file = {} }},",
+            text(&self.name),
+            secret_file(&self.password_file)
+        )
+    }
+}
+
+pub(super) fn quoted(items: impl IntoIterator<Item = impl Display>) -> String {
     items
         .into_iter()
         .map(|item| text(&item.to_string()))

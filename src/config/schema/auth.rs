@@ -25,10 +25,9 @@ const ON_EXPIRY: [(&str, OnExpiry); 3] = [
 const LONGEST_USERNAME: usize = 508;
 
 pub(super) fn read(section: &mut Section<'_>) -> Auth {
-    let mut ids = BTreeSet::new();
-    let secrets = section.tables("secrets", |section| shared_secret(section, &mut ids));
+    let secrets = secrets(section, &mut BTreeSet::new());
     let mut names = BTreeSet::new();
-    let users = section.tables("users", |section| user(section, &mut names));
+    let users = users(section, &mut names);
     let algorithms = password_algorithms(section).unwrap_or(PasswordAlgorithms::Md5);
     if algorithms == PasswordAlgorithms::Sha256 {
         let remedy = "add \"md5\": every browser needs it; to require SHA-256 of some clients, say so at a [[listen]] of their own";
@@ -38,8 +37,8 @@ pub(super) fn read(section: &mut Section<'_>) -> Auth {
         );
     }
     Auth {
-        secrets: secrets.map(|secrets| secrets.into_iter().flatten().collect()),
-        users: users.into_iter().flatten().flatten().collect(),
+        secrets,
+        users,
         nonce_key_file: section.secret_file("nonce_key_file"),
         on_expiry: section
             .parsed("on_expiry", |text| values::word(text, &ON_EXPIRY))
@@ -48,6 +47,24 @@ pub(super) fn read(section: &mut Section<'_>) -> Auth {
         username_anonymity: section.flag("username_anonymity").unwrap_or(false),
         oauth: section.table("oauth", |section| OAuth::read(section, &mut names)),
     }
+}
+
+/// Shared secrets, whose ids are none of `ids` yet; nothing if they are not spoken of.
+pub(in crate::config) fn secrets(
+    section: &mut Section<'_>,
+    ids: &mut BTreeSet<String>,
+) -> Option<Vec<SecretSource>> {
+    let secrets = section.tables("secrets", |section| shared_secret(section, ids))?;
+    Some(secrets.into_iter().flatten().collect())
+}
+
+/// Users with passwords, whose names are none of `names` yet.
+pub(in crate::config) fn users(
+    section: &mut Section<'_>,
+    names: &mut BTreeSet<String>,
+) -> Vec<User> {
+    let users = section.tables("users", |section| user(section, names));
+    users.into_iter().flatten().flatten().collect()
 }
 
 /// What is offered here; nothing where nothing is said.
@@ -134,7 +151,7 @@ fn identifier(text: &str) -> Result<String, Complaint> {
 }
 
 /// A word that may stand in the name of a credential.
-pub(super) fn plain(text: &str) -> Result<String, Complaint> {
+pub(in crate::config) fn plain(text: &str) -> Result<String, Complaint> {
     if is_plain(text) {
         return Ok(text.to_owned());
     }

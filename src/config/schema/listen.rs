@@ -11,7 +11,7 @@ use crate::turn::{PasswordAlgorithms, Transport};
 
 use super::auth::password_algorithms;
 
-const TRANSPORTS: [(&str, Transport); 4] = [
+pub(in crate::config) const TRANSPORTS: [(&str, Transport); 4] = [
     ("udp", Transport::Udp),
     ("tcp", Transport::Tcp),
     ("tls", Transport::Tls),
