@@ -277,7 +277,7 @@ fn announced(allocation: &Allocation, lifetime: Duration) -> Event {
     Event::Allocated(Box::new(Allocated {
         session: allocation.birth.session,
         username: allocation.owner.username.clone(),
-        tenant: allocation.owner.tenant.clone(),
+        tenant: allocation.owner.tenant().map(Box::from),
         five_tuple: allocation.client.five_tuple,
         relays: allocation.addresses(),
         lifetime,

@@ -71,15 +71,15 @@ pub(super) struct Owner {
     pub(super) expiry: u64,
     /// Of a user whom an access token stands for.
     pub(super) grant: Option<Box<Grant>>,
-    /// Whose customer the user is.
-    pub(super) tenant: Option<Box<str>>,
+    /// Whose customer the user is: in one word, since few are.
+    pub(super) tenant: Option<Box<Box<str>>>,
 }
 
 impl Owner {
     /// Whether a request is this user's.
     pub(super) fn is(&self, user: &User<'_>) -> bool {
         *self.username == *user.name
-            && self.tenant.as_deref() == user.standing.tenant
+            && self.tenant() == user.standing.tenant
             && match (self.grant.as_deref(), user.grant) {
                 (None, None) => true,
                 (Some(made_with), Some(grant)) => grant.continues(*made_with),
@@ -87,11 +87,16 @@ impl Owner {
             }
     }
 
+    /// Whose customer the user is.
+    pub(super) fn tenant(&self) -> Option<&str> {
+        self.tenant.as_ref().map(|name| &***name)
+    }
+
     /// Stands for the user, as [`User::number`] does.
     pub(super) fn number(&self, quotas: &Quotas) -> u64 {
         match &self.grant {
             Some(grant) => grant.token,
-            None => quotas.user(self.tenant.as_deref(), &self.username),
+            None => quotas.user(self.tenant(), &self.username),
         }
     }
 }

@@ -54,7 +54,7 @@ impl User<'_> {
         };
         Applicant {
             person,
-            tenant: tenant.map(|tenant| quotas.owner(tenant.as_bytes())),
+            tenant: tenant.map(|tenant| quotas.tenant(tenant)),
             client: request.from.five_tuple.client.ip(),
         }
     }
@@ -194,7 +194,7 @@ impl Server {
             .filter(|owner| {
                 message.method() != Method::ALLOCATE
                     && *owner.username == *name
-                    && owner.tenant.as_deref() == standing.tenant
+                    && owner.tenant() == standing.tenant
                     && owner.key.algorithm() == algorithm
                     && (self.is_current(owner.settings) || !judges_expiry(request))
             });

@@ -92,7 +92,7 @@ impl Settings {
     pub(super) fn recalled_owner<'a>(&'a self, owner: &'a Owner) -> Standing<'a> {
         match owner.grant {
             Some(_) => Standing::default(),
-            None => self.recalled(&owner.username, owner.tenant.as_deref()),
+            None => self.recalled(&owner.username, owner.tenant()),
         }
     }
 }

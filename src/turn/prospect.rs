@@ -38,8 +38,9 @@ impl Session {
     pub fn prospect(&self, old: &Settings, new: &Settings, unix: u64) -> Prospect {
         let cut = new.on_expiry == OnExpiry::Cut;
         // The names of those who come by an access token ask for no policy.
-        let before = old.policy_of(&self.username, false);
-        let after = new.policy_of(&self.username, false);
+        let tenant = self.tenant.as_deref();
+        let before = old.policy(&old.recalled(&self.username, tenant));
+        let after = new.policy(&new.recalled(&self.username, tenant));
         let peers = self.permissions.iter().map(|(peer, _)| *peer);
         let channels = self.channels.iter().map(|(_, peer, _)| peer.ip());
         let mut closed: Vec<IpAddr> = peers
@@ -56,10 +57,13 @@ impl Session {
     }
 
     fn login(&self, old: &Settings, new: &Settings) -> Login {
-        if old.users.realm() != new.users.realm() {
+        let tenant = self.tenant.as_deref();
+        let users = |settings| Settings::judges(settings, &self.username, tenant);
+        let (before, after) = (users(old), users(new));
+        if before.realm() != after.realm() {
             return Login::Unclear;
         }
-        if let Some(login) = new.users.login(&old.users, &self.username) {
+        if let Some(login) = after.login(before, &self.username) {
             return login;
         }
         // By an access token.

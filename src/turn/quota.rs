@@ -1,8 +1,9 @@
 //! How many allocations a user, a tenant, a network and everybody together may have, and what their users share.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::allowance::Share;
@@ -24,13 +25,13 @@ pub struct Quotas {
 #[derive(Debug, Default)]
 struct Counts {
     users: HashMap<u64, u32>,
-    tenants: HashMap<u64, u32>,
+    tenants: HashMap<NonZeroU64, u32>,
     clients: HashMap<u64, u32>,
     total: u32,
     rejected: [u64; Limit::ALL.len()],
     /// Of users whose bytes are counted; they outlive their allocations for as long as they would matter to new ones.
     shares: HashMap<u64, Arc<Share>>,
-    pools: HashMap<u64, Arc<Pool>>,
+    pools: HashMap<NonZeroU64, Arc<Pool>>,
     /// When to look for those that do not matter any more: when there are so many.
     crowded: usize,
 }
@@ -41,7 +42,7 @@ pub(super) struct Applicant {
     /// The user: the same for all credentials of a person.
     pub(super) person: u64,
     /// Whose customer that is.
-    pub(super) tenant: Option<u64>,
+    pub(super) tenant: Option<NonZeroU64>,
     pub(super) client: IpAddr,
 }
 
@@ -75,7 +76,7 @@ impl Counts {
     }
 
     /// What the users of a tenant share.
-    fn pool(&mut self, tenant: u64, terms: &Terms) -> Arc<Pool> {
+    fn pool(&mut self, tenant: NonZeroU64, terms: &Terms) -> Arc<Pool> {
         let rate = terms.tenant_rate;
         let pool = self.pools.entry(tenant);
         let pool = pool.or_insert_with(|| Arc::new(Pool::new(rate, 1)));
@@ -105,6 +106,12 @@ impl Quotas {
     /// A number that stands for a user: equal for equal names, different from process to process.
     pub fn owner(&self, user: &[u8]) -> u64 {
         self.hasher.hash_one(user)
+    }
+
+    /// The same for a tenant.
+    pub(super) fn tenant(&self, name: &str) -> NonZeroU64 {
+        // Two of 2^64 are one.
+        NonZeroU64::MIN.saturating_add(self.hasher.hash_one(name).saturating_sub(1))
     }
 
     /// The same for a user of a tenant, or of none: the users of two tenants are two, whatever their names.
@@ -185,7 +192,7 @@ labels! {
 pub(super) struct Claim {
     quotas: Arc<Quotas>,
     person: u64,
-    tenant: Option<u64>,
+    tenant: Option<NonZeroU64>,
     client: u64,
 }
 
@@ -242,12 +249,12 @@ impl Drop for Claim {
     }
 }
 
-fn count(counts: &HashMap<u64, u32>, key: u64) -> u32 {
+fn count<K: Eq + Hash>(counts: &HashMap<K, u32>, key: K) -> u32 {
     counts.get(&key).copied().unwrap_or(0)
 }
 
 /// Takes one away, and forgets whom nothing is counted for.
-fn release(counts: &mut HashMap<u64, u32>, key: u64) {
+fn release<K: Eq + Hash>(counts: &mut HashMap<K, u32>, key: K) {
     if let Some(count) = counts.get_mut(&key) {
         *count -= 1;
         if *count == 0 {
@@ -318,9 +325,9 @@ mod tests {
             per_tenant: 2,
             ..Limits::default()
         };
-        let claim = |person, tenant| {
+        let claim = |person, tenant: Option<u64>| {
             let of = Applicant {
-                tenant,
+                tenant: tenant.and_then(NonZeroU64::new),
                 ..of(person, CLIENT)
             };
             quotas.claim(&of, &terms(limits))
@@ -363,7 +370,7 @@ mod tests {
             .map(|n| {
                 let of = Applicant {
                     person: quotas.owner(&[n / 2]),
-                    tenant: Some((n / 3).into()),
+                    tenant: NonZeroU64::new((n / 3 + 1).into()),
                     client: IpAddr::from([10, n, 0, 1]),
                 };
                 quotas.claim(&of, &terms(Limits::default())).unwrap()

@@ -434,7 +434,7 @@ impl Server {
             settings: self.generation,
             expiry: user.expiry,
             grant: user.grant.map(Box::new),
-            tenant: user.standing.tenant.map(Box::from),
+            tenant: user.standing.tenant.map(|name| Box::new(name.into())),
         }
     }
 
@@ -464,7 +464,7 @@ impl Server {
             session: allocation.birth.session,
             relays: allocation.addresses(),
             username: allocation.owner.username,
-            tenant: allocation.owner.tenant,
+            tenant: allocation.owner.tenant.map(|name| *name),
             five_tuple: allocation.client.five_tuple,
             reason,
             to_peer: allocation.to_peer,

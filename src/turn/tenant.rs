@@ -179,6 +179,13 @@ impl Settings {
         }
     }
 
+    /// Those who judge the credentials of a session: the tenant's own, unless the operator's secret has vouched for them.
+    pub(super) fn judges(&self, name: &[u8], tenant: Option<&str>) -> &Users {
+        let by_operator = username::kid(name).and_then(|id| self.users.claiming(id));
+        let known = self.tenant(tenant).filter(|_| by_operator.is_none());
+        known.map_or(&self.users, |tenant| &tenant.users)
+    }
+
     /// The part of a name that is the same for all credentials of a person.
     pub(super) fn person<'a>(&self, name: &'a [u8], standing: &Standing<'_>) -> &'a [u8] {
         let users = self
