@@ -1,7 +1,7 @@
 //! Layer 3: the token service, which hands out time-limited credentials over HTTP.
 //!
 //! It knows the shared secret of the relay and the keys of those who may ask: users with a token of their login
-//! service (JSON Web Tokens), backends with a key. [`issue`] makes every credential; the native endpoint and the
+//! service (JSON Web Tokens), backends with a key. `issue` makes every credential; the native endpoint and the
 //! dialects of other services are thin ways to ask it. It has a thread and a runtime of its own: whoever plays with it
 //! cannot touch the relay, and it may as well run without one.
 //!

@@ -4,7 +4,7 @@
 //! listener that takes a token. It has a thread of its own, answers few at a time and none of them for long; so
 //! whoever asks for much waits alone. Errors are `application/problem+json`.
 //!
-//! A resource is a file here: what it looks like, its routes, and a line in [`router`].
+//! A resource is a file here: what it looks like, its routes, and a line in `router`.
 
 mod ask;
 mod drain;
