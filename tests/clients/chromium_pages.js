@@ -1,7 +1,9 @@
 // Opens turnd's own pages in headless Chromium, does there what a plan says, and prints what was seen as one line of JSON.
-// Arguments: the directory of playwright-core, a directory for pictures, and the plan: a list of steps.
+// Arguments: the directory of playwright-core, a directory for pictures, and the plan: a list of steps. Without a plan,
+// steps are read from lines, and each is answered by a line.
 'use strict';
 const path = require('path');
+const readline = require('readline');
 
 const [modules, pictures, plan] = process.argv.slice(2);
 const { chromium } = require(path.join(modules, 'playwright-core'));
@@ -102,13 +104,20 @@ async function main() {
     ],
   });
   const state = { browser, seen: {}, wrong: [] };
-  try {
-    for (const step of JSON.parse(plan)) await steps[step.do](state, step);
-  } catch (error) {
-    state.wrong.push(String(error));
-    if (state.page) state.seen.end = await state.page.evaluate(() => document.body.innerText).catch(() => '');
+  const take = async (some) => {
+    try {
+      for (const step of some) await steps[step.do](state, step);
+    } catch (error) {
+      state.wrong.push(String(error));
+      if (state.page) state.seen.end = await state.page.evaluate(() => document.body.innerText).catch(() => '');
+    }
+    console.log(JSON.stringify({ seen: state.seen, wrong: state.wrong }));
+  };
+  if (plan) {
+    await take(JSON.parse(plan));
+  } else {
+    for await (const line of readline.createInterface({ input: process.stdin })) await take([JSON.parse(line)]);
   }
-  console.log(JSON.stringify({ seen: state.seen, wrong: state.wrong }));
   await browser.close();
 }
 

@@ -21,9 +21,25 @@ fn a_user_calls_is_locked_out_and_comes_back() {
     let page = format!("https://{NAME}:{}/", web::PORT);
     let mut visitor = Peer::visitor(&rig, Host::A, "visitor", &page);
 
+    let mut operator = Dashboard::open(&rig);
+    operator.wait("#sessions-none:text('No calls at the moment.')");
+
     let credential = login(&mut visitor);
     assert_eq!(credential["status"], 201, "{credential}");
     call(&mut visitor);
+    operator.wait("#list tr:nth-child(2)");
+    operator.wait(".tile:first-child .value:text-matches('^[1-9]')");
+    let text = operator.look("journey-call");
+    assert!(text.contains("ann"), "{text}");
+    let listed = rig.run(
+        Host::S,
+        env!("CARGO_BIN_EXE_turnd"),
+        &["sessions", "--config", server::CONFIG],
+    );
+    assert!(
+        listed.lines().filter(|line| line.contains(" ann ")).count() >= 2,
+        "{listed}"
+    );
     let of_ann = sessions(&rig);
     assert!(of_ann.len() >= 2, "{of_ann:#?}");
     for session in &of_ann {
@@ -37,6 +53,9 @@ fn a_user_calls_is_locked_out_and_comes_back() {
     // It answers when that has been done.
     assert!(!allocations(&rig), "{}", metrics(&rig, PAGES));
     assert_eq!(sessions(&rig), Vec::<Value>::new());
+    operator.wait("#sessions-none:text('No calls at the moment.')");
+    let text = operator.look("journey-locked-out");
+    assert!(!text.contains("10.99.1.2:"), "{text}");
     let ended = visitor.ask(&json!({ "do": "ended" }));
     let refused = visitor.ask(&json!({ "do": "gather" }));
     assert_eq!(refused["candidates"], json!([]), "{refused}");
@@ -86,6 +105,7 @@ fn setup(rig: &Rig) -> Setup {
     for (name, text) in [
         ("login-key", LOGIN_KEY.to_owned()),
         ("backend-key", BACKEND_KEY.to_owned()),
+        ("operator-token", OPERATOR_TOKEN.to_owned()),
         (HEADER, format!("Authorization: Bearer {BACKEND_KEY}")),
     ] {
         let file = rig.dir().join(name);
@@ -108,6 +128,8 @@ enabled = true
 database = "revocations.sqlite"
 [admin]
 socket = "admin.sock"
+listen = "0.0.0.0:{ADMIN}"
+token_file = "operator-token"
 "#,
             web::LISTEN,
             web::PORT
@@ -164,6 +186,36 @@ fn revoke(rig: &Rig) {
     rig.run(Host::B, "curl", &curl);
 }
 
+/// The dashboard, before an operator on the second client's host.
+struct Dashboard(Peer);
+
+impl Dashboard {
+    fn open(rig: &Rig) -> Self {
+        let mut dashboard = Self(Peer::reader(rig, Host::B));
+        let url = format!("http://{}:{ADMIN}/dashboard", Host::B.server());
+        dashboard.step(&json!({ "do": "open", "url": url }));
+        dashboard.step(&json!({ "do": "fill", "at": "#token", "text": OPERATOR_TOKEN }));
+        dashboard.step(&json!({ "do": "click", "at": "#door .main" }));
+        dashboard
+    }
+
+    fn wait(&mut self, at: &str) {
+        self.step(&json!({ "do": "wait", "at": at }));
+    }
+
+    fn look(&mut self, name: &str) -> String {
+        let seen = self.step(&json!({ "do": "look", "as": name }));
+        seen[name].as_str().expect("a text").to_owned()
+    }
+
+    /// Nothing may go wrong in the page.
+    fn step(&mut self, words: &Value) -> Value {
+        let mut told = self.0.ask(words);
+        assert_eq!(told["wrong"], json!([]), "{told:#}");
+        told["seen"].take()
+    }
+}
+
 /// Whether turnd counts any.
 fn allocations(rig: &Rig) -> bool {
     let counted = metrics(rig, PAGES);
@@ -177,4 +229,6 @@ const ISSUER: &str = "https://login.test";
 const LOGIN_KEY: &str = "a key that the login service has, too";
 const BACKEND_KEY: &str = "a key of the application's backend";
 const HEADER: &str = "backend-header";
+const OPERATOR_TOKEN: &str = "a-token-of-the-operators-own-that-nobody-guesses";
 const PORT: u16 = 8090;
+const ADMIN: u16 = 9643;

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -437,10 +437,16 @@ impl Seen {
     }
 }
 
-/// Does in a browser on the first client's host what `plan` says. Nothing may go wrong in the page meanwhile.
-fn browse(rig: &Rig, plan: &Value) -> Seen {
+/// Where pictures are left.
+pub(crate) fn pictures() -> PathBuf {
     let pictures = tool::directory().with_file_name("screenshots");
     fs::create_dir_all(&pictures).expect("target is writable");
+    pictures
+}
+
+/// Does in a browser on the first client's host what `plan` says. Nothing may go wrong in the page meanwhile.
+fn browse(rig: &Rig, plan: &Value) -> Seen {
+    let pictures = pictures();
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/chromium_pages.js");
     let modules = tool::directory().join("node_modules");
     let output = rig.run(

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{Host, NAME, Rig, succeed};
 use crate::server::Credential;
-use crate::{tool, web};
+use crate::{pages, tool, web};
 
 /// How a client reaches the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,6 +117,17 @@ impl Peer {
             .arg(tool::directory().join("node_modules"))
             .arg(json!({ "page": page }).to_string());
         Self::run(rig, label.to_owned(), command)
+    }
+
+    /// A browser on `host` that takes one step after the other of those in `chromium_pages.js`.
+    pub(crate) fn reader(rig: &Rig, host: Host) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/chromium_pages.js");
+        let mut command = rig.command(host, "node");
+        command
+            .arg(script)
+            .arg(tool::directory().join("node_modules"))
+            .arg(pages::pictures());
+        Self::run(rig, "reader".to_owned(), command)
     }
 
     fn run(rig: &Rig, label: String, mut command: Command) -> Self {

@@ -393,6 +393,7 @@ fn write_certificates(rig: &Rig) {
 /// A table `[auth]` with a user who has a password.
 pub(crate) const NAMED: &str = r#"users = [{ name = "alice", password_file = "secret" }]"#;
 
-const CONFIG: &str = "server.conf";
+/// The name of its configuration.
+pub(crate) const CONFIG: &str = "server.conf";
 /// Where turnd shows its metrics.
 pub(crate) const PAGES: u16 = 9641;
