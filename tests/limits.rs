@@ -261,8 +261,8 @@ fn users_who_want_more_than_an_even_part_get_as_much_as_each_other() {
     let wanted = [80_000_000, 20_000_000, 4_000_000, 1_000_000, 1_000_000];
     let all: Vec<_> = calls.iter().zip(wanted).collect();
     let got = passed(&mut turn, &all, 20);
-    for place in 0..3 {
-        about(got[place], 2_000_000, 8);
+    for bits in &got[..3] {
+        about(*bits, 2_000_000, 8);
     }
     about(got[3], 1_000_000, 1);
     about(got[4], 1_000_000, 1);

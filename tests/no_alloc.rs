@@ -1,5 +1,6 @@
 //! Relaying allocates nothing: not a byte of heap for a packet, whichever way and form it takes.
 
+#![allow(clippy::wildcard_enum_match_arm)]
 #![allow(
     unsafe_code,
     reason = "an allocator that counts can only be written so"

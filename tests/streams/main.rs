@@ -9,6 +9,7 @@ mod count;
 mod header;
 mod limits;
 mod proxy;
+mod tenants;
 mod tls;
 mod web;
 

@@ -7,7 +7,7 @@ use crate::client::{Client, code_or_success, relayed};
 use crate::ground::Ground;
 use crate::packet::{Build, Class, attr, channel_data, method};
 use crate::servers::QUOTA;
-use crate::statement::Proof::{Refused, Seen as Shown, Test};
+use crate::statement::Proof::{Seen as Shown, Test};
 use crate::statement::{Seen, Statement, Trouble, ensure};
 use crate::wire::Transport;
 
@@ -171,7 +171,11 @@ pub(crate) const STATEMENTS: &[Statement] = &[
         rfc: "RFC 8656",
         section: "5",
         title: "traffic beyond what a user may send is dropped, and not queued",
-        proofs: &[Refused("allocations are limited by user, bytes are not")],
+        proofs: &[
+            Test("tests/limits.rs::the_allocations_of_a_user_share_what_the_user_may"),
+            Test("tests/streams/limits.rs::a_client_over_udp_passes_no_more_than_its_rate"),
+            Test("tests/streams/limits.rs::a_client_over_tcp_passes_no_more_than_its_user_may"),
+        ],
     },
 ];
 
