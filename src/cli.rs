@@ -14,6 +14,7 @@ mod sessions;
 mod show;
 mod status;
 mod test;
+mod top;
 
 use std::env;
 use std::io::{self, Write as _};
@@ -157,6 +158,8 @@ enum Command {
     ///
     /// Their clients hear nothing of it, and may begin anew as long as their credentials are good.
     Kick(kick::Kick),
+    /// Watch the running server, second by second, in a terminal
+    Top(top::Top),
     /// Take no new calls, so that the server can be stopped when the last one has ended
     ///
     /// The server goes on to run, and /readyz says 503. Who asks for an allocation is sent to the servers of
@@ -217,6 +220,7 @@ impl Cli {
             Command::Status(show) => show.run(&sources),
             Command::Sessions(list) => list.run(&sources),
             Command::Kick(kick) => kick.run(&sources),
+            Command::Top(top) => top.run(&sources),
             Command::Drain(drain) => drain.run(&sources),
             Command::Reload(reload) => reload.run(&sources),
             Command::LogLevel(log_level) => log_level.run(&sources),

@@ -257,7 +257,12 @@ impl Failure {
     pub(super) fn code(&self) -> ExitCode {
         match self {
             Self::Config(_) => ExitCode::from(EXIT_CONFIG),
-            _ => ExitCode::FAILURE,
+            Self::Off
+            | Self::NoServer(_)
+            | Self::NoAnswer(_)
+            | Self::Refused(..)
+            | Self::Strange(..)
+            | Self::Own(_) => ExitCode::FAILURE,
         }
     }
 

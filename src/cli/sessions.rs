@@ -171,12 +171,7 @@ pub(super) fn who(session: &Session) -> String {
 
 fn details(session: &Session, screen: Screen) -> String {
     let mut text = String::new();
-    let mut add = |name: &str, value: String| {
-        if !value.is_empty() {
-            let name = screen.dim(&format!("{name:<11}"));
-            let _ = writeln!(text, "{name}  {value}");
-        }
-    };
+    let mut add = |name: &str, value: String| add(&mut text, screen, name, &value);
     add("session", session.id.clone());
     add("user", plain(&session.user));
     add("tenant", session.tenant.clone().unwrap_or_default());
@@ -203,6 +198,13 @@ fn details(session: &Session, screen: Screen) -> String {
             None => format!("{}, by how it asks", session.software.guess),
         },
     );
+    text + &flow(session, screen) + &reach(session, screen)
+}
+
+/// Its relay, its times, and what goes through it.
+fn flow(session: &Session, screen: Screen) -> String {
+    let mut text = String::new();
+    let mut add = |name: &str, value: String| add(&mut text, screen, name, &value);
     let relays = session
         .relays
         .iter()
@@ -247,6 +249,13 @@ fn details(session: &Session, screen: Screen) -> String {
             format!("{} connections with peers", session.connections),
         );
     }
+    text
+}
+
+/// What it may reach, and what was refused.
+fn reach(session: &Session, screen: Screen) -> String {
+    let mut text = String::new();
+    let mut add = |name: &str, value: String| add(&mut text, screen, name, &value);
     for (index, peer) in session.peers.iter().enumerate() {
         let name = if index == 0 { "may hear" } else { "" };
         add(
@@ -281,6 +290,14 @@ fn details(session: &Session, screen: Screen) -> String {
         add("last error", screen.odd(&what));
     }
     text
+}
+
+/// A line with a name before it; what is empty has none.
+fn add(text: &mut String, screen: Screen, name: &str, value: &str) {
+    if !value.is_empty() {
+        let name = screen.dim(&format!("{name:<11}"));
+        let _ = writeln!(text, "{name}  {value}");
+    }
 }
 
 fn claimed(claims: &turnd::http::admin::Claims) -> String {

@@ -64,7 +64,12 @@ fn flatten(path: &str, table: &DeTable<'_>, values: &mut BTreeMap<String, String
                     }
                 }
             }
-            value => {
+            value @ (DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)) => {
                 values.insert(key, shown(value));
             }
         }

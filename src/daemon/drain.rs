@@ -52,7 +52,7 @@ impl Daemon<'_> {
     }
 
     /// Takes no new calls, or takes them again.
-    async fn drain_by_wish(&mut self, on: bool) {
+    async fn drain_by_wish(&self, on: bool) {
         let since = &self.status.draining_since;
         let was_on = since.load(Ordering::Relaxed) != 0;
         since.store(if on { config::unix_now() } else { 0 }, Ordering::Relaxed);

@@ -8,5 +8,6 @@ mod live;
 mod process;
 mod seat;
 mod sessions;
+mod top;
 #[path = "../wire/mod.rs"]
 mod wire;
