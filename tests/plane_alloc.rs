@@ -6,6 +6,7 @@ mod wire;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use turnd::turn::Bandwidth;
 use wire::{Client, Link, Plane, channel_data, loopback, peer};
 
 /// The allocations of all threads: the workers' are not this one.
@@ -33,7 +34,22 @@ static COUNTING: Counting = Counting;
 #[test]
 #[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 fn relaying_over_udp_allocates_nothing_in_either_direction() {
-    let plane = Plane::start(1, loopback());
+    // Without any limit, and with all of them.
+    for rate in [0, 1_000_000_000_000] {
+        relaying_allocates_nothing(rate);
+    }
+}
+
+#[allow(clippy::unwrap_used, reason = "what fails here fails the test")]
+fn relaying_allocates_nothing(rate: u64) {
+    let plane = Plane::start_with(1, vec![loopback()], |settings| {
+        settings.limits.bandwidth = Bandwidth {
+            per_allocation: rate,
+            per_user: rate,
+            per_tenant: rate,
+            total: rate,
+        };
+    });
     let peer = peer("127.0.0.2");
     let mut client = Client::udp(plane.udp);
     let relayed = client.allocate();
