@@ -1,5 +1,7 @@
 //! `turnd sessions`
 
+mod details;
+
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
@@ -7,8 +9,10 @@ use clap::{Args, ValueEnum};
 use turnd::config::Sources;
 use turnd::http::admin::{Session, SessionList};
 
+use details::details;
+
 use super::client::{At, Client, Failure, quoted};
-use super::show::{Column, Screen, bytes, plain, rate, short_rate, span, table};
+use super::show::{Column, Screen, plain, short_rate, span, table};
 
 #[derive(Debug, Args)]
 pub(super) struct List {
@@ -167,155 +171,4 @@ pub(super) fn who(session: &Session) -> String {
         Some(tenant) => format!("{tenant}/{}", session.user),
         None => session.user.clone(),
     }
-}
-
-fn details(session: &Session, screen: Screen) -> String {
-    let mut text = String::new();
-    let mut add = |name: &str, value: String| add(&mut text, screen, name, &value);
-    add("session", session.id.clone());
-    add("user", plain(&session.user));
-    add("tenant", session.tenant.clone().unwrap_or_default());
-    add("credential", plain(&session.username));
-    if let Some(claims) = &session.claims {
-        add("claims", claimed(claims));
-    }
-    let place =
-        |address: Option<std::net::SocketAddr>| address.map_or_else(String::new, |a| a.to_string());
-    add(
-        "client",
-        format!(
-            "{} by {}, to {}",
-            place(session.client),
-            session.transport,
-            place(session.server)
-        ),
-    );
-    let said = session.software.said.as_deref().map(plain);
-    add(
-        "program",
-        match said {
-            Some(said) => said,
-            None => format!("{}, by how it asks", session.software.guess),
-        },
-    );
-    text + &flow(session, screen) + &reach(session, screen)
-}
-
-/// Its relay, its times, and what goes through it.
-fn flow(session: &Session, screen: Screen) -> String {
-    let mut text = String::new();
-    let mut add = |name: &str, value: String| add(&mut text, screen, name, &value);
-    let relays = session
-        .relays
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>();
-    add(
-        "relay",
-        format!("{} ({})", relays.join(", "), session.protocol),
-    );
-    add(
-        "age",
-        format!(
-            "{}; ends in {} unless it is refreshed",
-            span(session.age),
-            span(session.expires_in)
-        ),
-    );
-    let (there, back) = (session.to_peer, session.to_client);
-    let now =
-        |way: Option<u64>| way.map_or_else(String::new, |bits| format!(", now {}", rate(bits)));
-    add(
-        "to peers",
-        format!(
-            "{} in {} packets{}",
-            bytes(there.bytes),
-            there.packets,
-            now(session.rate.map(|r| r.to_peer))
-        ),
-    );
-    add(
-        "to client",
-        format!(
-            "{} in {} packets{}",
-            bytes(back.bytes),
-            back.packets,
-            now(session.rate.map(|r| r.to_client))
-        ),
-    );
-    if session.protocol == "tcp" {
-        add(
-            "connected",
-            format!("{} connections with peers", session.connections),
-        );
-    }
-    text
-}
-
-/// What it may reach, and what was refused.
-fn reach(session: &Session, screen: Screen) -> String {
-    let mut text = String::new();
-    let mut add = |name: &str, value: String| add(&mut text, screen, name, &value);
-    for (index, peer) in session.peers.iter().enumerate() {
-        let name = if index == 0 { "may hear" } else { "" };
-        add(
-            name,
-            format!(
-                "{:<39}  for {}",
-                peer.address.to_string(),
-                span(peer.expires_in)
-            ),
-        );
-    }
-    for (index, binding) in session.bindings.iter().enumerate() {
-        let name = if index == 0 { "channels" } else { "" };
-        add(
-            name,
-            format!(
-                "0x{:04x} to {:<29}  for {}",
-                binding.channel,
-                binding.peer.to_string(),
-                span(binding.expires_in)
-            ),
-        );
-    }
-    if let Some(refused) = &session.last_refused {
-        let what = match (&refused.method, refused.peer) {
-            (Some(method), _) => method.clone(),
-            (None, Some(peer)) => format!("the peer {peer}"),
-            (None, None) => "a request".to_owned(),
-        };
-        let (code, ago) = (refused.code, span(refused.seconds_ago));
-        let what = format!("{what} was refused ({code}) {ago} ago");
-        add("last error", screen.odd(&what));
-    }
-    text
-}
-
-/// A line with a name before it; what is empty has none.
-fn add(text: &mut String, screen: Screen, name: &str, value: &str) {
-    if !value.is_empty() {
-        let name = screen.dim(&format!("{name:<11}"));
-        let _ = writeln!(text, "{name}  {value}");
-    }
-}
-
-fn claimed(claims: &turnd::http::admin::Claims) -> String {
-    let parts = [
-        Some(format!("secret {}", claims.secret)),
-        claims.id.as_ref().map(|id| format!("id {id}")),
-        claims
-            .allocations
-            .map(|number| format!("{number} allocations")),
-        claims.bits_per_second.map(rate),
-        claims
-            .policy
-            .as_ref()
-            .map(|policy| format!("policy {policy}")),
-        claims
-            .region
-            .as_ref()
-            .map(|region| format!("region {region}")),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -296,12 +296,9 @@ pub(crate) fn sessions(rig: &Rig) -> Vec<serde_json::Value> {
     let arguments = ["sessions", "--config", CONFIG, "--json"];
     let output = rig.run(Host::S, env!("CARGO_BIN_EXE_turnd"), &arguments);
     let json = output.find('{').map(|start| &output[start..]);
-    let mut list: serde_json::Value =
+    let list: serde_json::Value =
         serde_json::from_str(json.expect("an object")).expect("it is JSON");
-    match list["sessions"].take() {
-        serde_json::Value::Array(sessions) => sessions,
-        other => panic!("{other} is no list"),
-    }
+    list["sessions"].as_array().expect("it is a list").clone()
 }
 
 /// Waits until something accepts connections at the server's host.
