@@ -160,6 +160,7 @@ mod tests {
             let allocated = Allocated {
                 session: crate::turn::SessionId(7),
                 username: b"ann\n"[..].into(),
+                tenant: None,
                 five_tuple: crate::turn::FiveTuple {
                     transport: crate::turn::Transport::Udp,
                     client,
