@@ -250,20 +250,8 @@ impl Story<'_> {
     }
 
     fn permission_expired(&self, ip: IpAddr, note: &Note) -> Finding {
-        let permitted = self.account.notes.iter().rfind(|note| match note.fact {
-            Fact::Permitted { ip: peer } | Fact::Bound { ip: peer, .. } => peer == ip,
-            Fact::Denied { .. }
-            | Fact::Refused { .. }
-            | Fact::ToPeerUnpermitted { .. }
-            | Fact::FromPeerExpired { .. }
-            | Fact::NoChannel { .. }
-            | Fact::Dropped { .. }
-            | Fact::Icmp { .. }
-            | Fact::SendFailed { .. }
-            | Fact::ConnectFailed { .. }
-            | Fact::Closed { .. }
-            | Fact::Moved { .. } => false,
-        });
+        let mut notes = self.account.notes.iter();
+        let permitted = notes.rfind(|note| note.fact.permits(ip));
         let dropped = counted(note.count.into(), "packet");
         let what = match permitted {
             Some(permitted) => format!(

@@ -104,6 +104,12 @@ pub enum Fact {
 }
 
 impl Fact {
+    /// Whether it let this peer be heard: by a permission, or by a channel, which brings one.
+    pub fn permits(&self, peer: IpAddr) -> bool {
+        let asked = matches!(self, Self::Permitted { .. } | Self::Bound { .. });
+        asked && self.peer() == Some(peer)
+    }
+
     /// The peer that it is about.
     pub fn peer(&self) -> Option<IpAddr> {
         match *self {
@@ -225,21 +231,9 @@ impl Trail {
 
     /// Whether this peer had a permission, as far as is remembered.
     pub(super) fn has_permitted(&self, peer: IpAddr) -> bool {
-        self.notes.iter().any(|note| match note.fact {
-            Fact::Permitted { ip } | Fact::Bound { ip, .. } | Fact::FromPeerExpired { ip } => {
-                ip == peer
-            }
-            Fact::Denied { .. }
-            | Fact::Refused { .. }
-            | Fact::ToPeerUnpermitted { .. }
-            | Fact::NoChannel { .. }
-            | Fact::Dropped { .. }
-            | Fact::Icmp { .. }
-            | Fact::SendFailed { .. }
-            | Fact::ConnectFailed { .. }
-            | Fact::Closed { .. }
-            | Fact::Moved { .. } => false,
-        })
+        let expired = Fact::FromPeerExpired { ip: peer };
+        let mut facts = self.notes.iter().map(|note| note.fact);
+        facts.any(|fact| fact.permits(peer) || fact == expired)
     }
 
     /// Whether it says anything of this peer.
