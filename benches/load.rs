@@ -18,6 +18,7 @@ mod load {
     pub(crate) mod scenarios;
     pub(crate) mod servers;
     pub(crate) mod sys;
+    pub(crate) mod watcher;
 }
 
 use std::{
@@ -58,9 +59,12 @@ struct Options {
     /// Only scenarios whose name contains one of these words
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Which servers
+    /// Which servers; `watched` is turnd under the eyes of an eager scraper and dashboard
     #[arg(long, value_delimiter = ',', default_value = "turnd,coturn,forwarder")]
     servers: Vec<String>,
+    /// Another build of turnd, measured beside the others
+    #[arg(long, value_name = "PROGRAM")]
+    baseline: Option<PathBuf>,
     /// A server on this machine's loopback that runs already, measured in turnd's place
     #[arg(long, requires = "secret_file", value_name = "HOST:PORT")]
     server_address: Option<String>,
@@ -122,6 +126,7 @@ fn measure(options: &Options) -> Result<(), Box<dyn Error>> {
     let coturn = servers::find_coturn();
     let environment = Environment {
         coturn: coturn.as_ref().map(|(program, _)| program.clone()),
+        baseline: options.baseline.clone(),
         running: running(options)?,
         forwarder_options: options.forwarder.clone(),
     };
@@ -213,13 +218,14 @@ fn kinds(options: &Options, environment: &Environment) -> Result<Vec<Kind>, Box<
     let mut kinds = Vec::new();
     for name in &options.servers {
         let kind = Kind::parse(name)
-            .ok_or_else(|| format!("no server {name}: turnd, coturn, forwarder"))?;
+            .ok_or_else(|| format!("no server {name}: turnd, watched, coturn, forwarder"))?;
         kinds.push(if kind == Kind::Turnd && environment.running.is_some() {
             Kind::Running
         } else {
             kind
         });
     }
+    kinds.extend(environment.baseline.is_some().then_some(Kind::Baseline));
     Ok(kinds)
 }
 

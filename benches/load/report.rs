@@ -69,7 +69,12 @@ impl Report {
 
     fn write_scenario(&self, out: &mut impl Write, scenario: &Scenario) -> io::Result<()> {
         writeln!(out, "{}   [{}]", scenario.title, scenario.id)?;
-        writeln!(out, "  {:<16}{}", "", headings(scenario.load).trim_end())?;
+        writeln!(
+            out,
+            "  {:<16}{}",
+            "",
+            self.headings(scenario.load).trim_end()
+        )?;
         let basis = self.basis(scenario);
         for (kind, name) in &self.servers {
             let samples = self.samples(scenario, *kind);
@@ -92,6 +97,33 @@ impl Report {
             )?;
         }
         writeln!(out)
+    }
+
+    fn headings(&self, load: Load) -> String {
+        let mut comparison = String::new();
+        for (kind, title) in [
+            (Kind::Coturn, "to coturn"),
+            (Kind::Forwarder, "to forwarder"),
+            (Kind::Turnd, "to turnd"),
+        ] {
+            if self.servers.iter().any(|(measured, _)| *measured == kind) {
+                comparison += &format!("  {title:<COMPARISON$}");
+            }
+        }
+        match load {
+            Load::Bindings | Load::Cycles | Load::Relay(_) => {
+                format!(
+                    "{:>11}{:>11}{:>9}{:>9}{:>7}{:>7}{:>7}{comparison}",
+                    "per s", "per CPU-s", "ns", "loss", "busy", "idle", "+-"
+                )
+            }
+            Load::Channels => format!("{:>11}{:>11}{:>9}{:>7}", "1: ns", "64: ns", "times", "+-"),
+            Load::Memory => format!("{:>11}{:>7}{comparison}", "bytes", "+-"),
+            Load::Latency => format!(
+                "{:>11}{:>11}{:>9}{:>7}{comparison}",
+                "p50 us", "p99 us", "loss", "+-"
+            ),
+        }
     }
 
     /// Why there are no figures; empty where there should be none.
@@ -148,7 +180,11 @@ impl Report {
         for (other, goal) in [
             (Kind::Coturn, goal.to_coturn),
             (Kind::Forwarder, goal.to_forwarder),
+            (Kind::Turnd, None),
         ] {
+            if !self.servers.iter().any(|(kind, _)| *kind == other) {
+                continue;
+            }
             let ratio = self
                 .ratio(scenario, kind, other, basis)
                 .filter(|_| kind != other);
@@ -160,7 +196,7 @@ impl Report {
                 (Some(ratio), None) => format!("{ratio:.2} x"),
                 (None, _) => String::new(),
             };
-            text += &format!("  {cell:<24}");
+            text += &format!("  {cell:<COMPARISON$}");
         }
         text
     }
@@ -217,6 +253,7 @@ impl Report {
                     "median": median_json(&self.samples(scenario, *kind)),
                     "to_coturn": self.ratio(scenario, *kind, Kind::Coturn, basis),
                     "to_bare_forwarder": self.ratio(scenario, *kind, Kind::Forwarder, basis),
+                    "to_turnd": self.ratio(scenario, *kind, Kind::Turnd, basis),
                     "runs": runs.map(run_json).collect::<Vec<_>>(),
                 })
             })
@@ -236,6 +273,8 @@ impl Report {
     }
 }
 
+/// How wide a ratio with its goal is.
+const COMPARISON: usize = 24;
 /// A server that ran for this share of the time was the bottleneck.
 const NEARLY_ALL: f64 = 0.95;
 
@@ -261,24 +300,6 @@ fn target(relation: &str, goal: f64, met: bool) -> String {
 /// Whether the goals are for this server.
 fn is_ours(kind: Kind) -> bool {
     matches!(kind, Kind::Turnd | Kind::Running)
-}
-
-fn headings(load: Load) -> String {
-    let comparison = format!("  {:<24}  to forwarder", "to coturn");
-    match load {
-        Load::Bindings | Load::Cycles | Load::Relay(_) => {
-            format!(
-                "{:>11}{:>11}{:>9}{:>9}{:>7}{:>7}{:>7}{comparison}",
-                "per s", "per CPU-s", "ns", "loss", "busy", "idle", "+-"
-            )
-        }
-        Load::Channels => format!("{:>11}{:>11}{:>9}{:>7}", "1: ns", "64: ns", "times", "+-"),
-        Load::Memory => format!("{:>11}{:>7}{comparison}", "bytes", "+-"),
-        Load::Latency => format!(
-            "{:>11}{:>11}{:>9}{:>7}{comparison}",
-            "p50 us", "p99 us", "loss", "+-"
-        ),
-    }
 }
 
 fn columns(samples: &[&Sample], basis: Basis) -> String {

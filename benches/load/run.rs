@@ -12,6 +12,7 @@ use super::{
     scenarios::{Framing, Load, Relay},
     servers::{Kind, SERVER_CORE, Server},
     sys::Batch,
+    watcher::Watcher,
 };
 
 /// What one run of a scenario came to.
@@ -95,7 +96,9 @@ pub(crate) fn run(
         | Load::Memory
         | Load::Latency => Field::open()?,
     };
+    let watcher = server.watch()?;
     let sample = measure(server, &field, load, nanoseconds, window);
+    watcher.map(Watcher::finish).transpose()?;
     let strays = field::empty(&field.clients) + field::empty(&field.peers);
     if server.kind == Kind::Running && server.clients > 0 {
         // Nobody ends this server after the run, so it gets its ports back.

@@ -16,6 +16,7 @@ use std::{
 use super::{
     client::{BINDING, Message},
     sys,
+    watcher::{Doors, Watcher},
 };
 
 /// The core that the server has for itself; the generator has core 0.
@@ -30,6 +31,10 @@ const READY_WITHIN: u64 = 10_000_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Turnd,
+    /// The same, with a scraper and a dashboard that look at it.
+    Watched,
+    /// Another build of turnd.
+    Baseline,
     Coturn,
     Forwarder,
     /// Started by somebody else.
@@ -40,6 +45,8 @@ impl Kind {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Turnd => "turnd",
+            Self::Watched => "turnd, watched",
+            Self::Baseline => "turnd, baseline",
             Self::Coturn => "coturn",
             Self::Forwarder => "bare forwarder",
             Self::Running => "running server",
@@ -49,6 +56,7 @@ impl Kind {
     pub(crate) fn parse(name: &str) -> Option<Self> {
         match name {
             "turnd" => Some(Self::Turnd),
+            "watched" => Some(Self::Watched),
             "coturn" => Some(Self::Coturn),
             "forwarder" => Some(Self::Forwarder),
             _ => None,
@@ -82,6 +90,7 @@ pub(crate) struct Running {
 /// What all servers are started with.
 pub(crate) struct Environment {
     pub(crate) coturn: Option<PathBuf>,
+    pub(crate) baseline: Option<PathBuf>,
     pub(crate) running: Option<Running>,
     pub(crate) forwarder_options: Vec<String>,
 }
@@ -95,6 +104,8 @@ pub(crate) struct Server {
     pub(crate) pid: Option<u32>,
     /// How many clients, from the first on, have an allocation.
     pub(crate) clients: usize,
+    /// Through which it is watched while it is measured.
+    doors: Option<Doors>,
     process: Option<Process>,
 }
 
@@ -108,7 +119,16 @@ impl Server {
     /// Starts a server on its core and waits until it answers.
     pub(crate) fn start(kind: Kind, environment: &Environment) -> Result<Self, Box<dyn Error>> {
         match kind {
-            Kind::Turnd => Self::start_turnd(),
+            Kind::Turnd | Kind::Watched => {
+                Self::start_turnd(kind, env!("CARGO_BIN_EXE_turnd").as_ref())
+            }
+            Kind::Baseline => {
+                let program = environment
+                    .baseline
+                    .as_deref()
+                    .ok_or("no baseline is named")?;
+                Self::start_turnd(kind, program)
+            }
             Kind::Coturn => Self::start_coturn(
                 environment
                     .coturn
@@ -132,6 +152,7 @@ impl Server {
                     secret,
                     pid,
                     clients: 0,
+                    doors: None,
                     process: None,
                 };
                 server.wait_until_ready()?;
@@ -140,7 +161,7 @@ impl Server {
         }
     }
 
-    fn start_turnd() -> Result<Self, Box<dyn Error>> {
+    fn start_turnd(kind: Kind, program: &Path) -> Result<Self, Box<dyn Error>> {
         let folder = make_folder()?;
         let secret = secret();
         let address = free_address()?;
@@ -151,14 +172,26 @@ impl Server {
             .mode(0o600)
             .open(folder.join("secret"))?
             .write_all(&secret)?;
-        let config = turnd_config(address, &folder.join("secret"));
+        let mut config = turnd_config(address, &folder.join("secret"));
+        let doors = match kind {
+            Kind::Watched => Some(Doors::prepare(&folder)?),
+            Kind::Turnd | Kind::Baseline | Kind::Coturn | Kind::Forwarder | Kind::Running => None,
+        };
+        config.extend(doors.iter().map(|doors| doors.config(&folder)));
         fs::write(folder.join("turnd.toml"), config)?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_turnd"));
+        let mut command = Command::new(program);
         command
             .arg("run")
             .arg("--config")
             .arg(folder.join("turnd.toml"));
-        Self::spawn(Kind::Turnd, command, folder, address, secret)
+        let mut server = Self::spawn(kind, command, folder, address, secret)?;
+        server.doors = doors;
+        Ok(server)
+    }
+
+    /// Begins to watch it, if it is to be watched.
+    pub(crate) fn watch(&self) -> std::io::Result<Option<Watcher>> {
+        self.doors.as_ref().map(Watcher::start).transpose()
     }
 
     fn start_coturn(program: &Path) -> Result<Self, Box<dyn Error>> {
@@ -237,6 +270,7 @@ impl Server {
             secret: Vec::new(),
             pid,
             clients: 0,
+            doors: None,
             process,
         })
     }
@@ -261,6 +295,7 @@ impl Server {
             secret,
             pid,
             clients: 0,
+            doors: None,
             process: Some(Process {
                 child,
                 folder,
