@@ -24,7 +24,7 @@ pub mod token;
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write as _};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
@@ -43,6 +43,7 @@ use crate::revocation::{self, Broken, Revoker};
 use crate::systemd;
 use crate::turn::{self, EndReason, Transport};
 use certificate::{Change, Watched};
+use first_run::Links;
 use logging::Logging;
 use pages::Pages;
 use signals::{Signal, Signals};
@@ -218,9 +219,12 @@ async fn serve(
         ..Status::default()
     });
     let pages = Pages::bind(&sources, &config).await?;
-    let self_test = pages.self_test();
     let store = open_revocations(&parts)?;
-    let doors = seat::open(&parts.seat, &host)?;
+    let mut doors = seat::open(&parts.seat, &host)?;
+    let links = first_run::is_this(&sources).then(|| Links {
+        self_test: pages.self_test(),
+        dashboard: doors.open_own(),
+    });
     let plane = start_plane(&parts, &adopted)?;
     let books = open_books(&parts, &plane, &status)?;
     let count = Arc::clone(&status.revocations);
@@ -258,7 +262,7 @@ async fn serve(
     };
     daemon.watch_certificate(&parts);
     daemon.status.ready.store(true, Ordering::Relaxed);
-    daemon.tell_ready(&parts, self_test);
+    daemon.tell_ready(&parts, links.as_ref());
     daemon.until_stopped().await;
     daemon.drain().await;
     close(daemon.plane, books).await;
@@ -387,8 +391,8 @@ struct Daemon<'a> {
 }
 
 impl Daemon<'_> {
-    /// `self_test` is where that page is served.
-    fn tell_ready(&self, parts: &Parts, self_test: Option<SocketAddr>) {
+    /// `links` are for who is greeted.
+    fn tell_ready(&self, parts: &Parts, links: Option<&Links>) {
         let listening: Vec<String> = parts
             .plane
             .listeners
@@ -402,8 +406,8 @@ impl Daemon<'_> {
             .iter()
             .map(|relay| relay.advertised.to_string())
             .collect();
-        if self.sources.file.is_none() && first_run::is_read() {
-            first_run::welcome(&self.config, parts, &self.host, self_test);
+        if let Some(links) = links {
+            first_run::welcome(&self.config, parts, &self.host, links);
         }
         info!(
             listening = listening.join(", "),

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::logging;
-use crate::config::{Config, FoundBy, Host, Parts};
+use super::seat::OwnDoor;
+use crate::config::{Config, FoundBy, Host, Parts, Sources};
 use crate::credential::{Credential, Urls};
 use crate::pages;
 
@@ -18,10 +19,16 @@ const TTL: Duration = Duration::from_secs(3600);
 /// Where the self-test is served when nothing says where: the port that the manual gives to the metrics.
 const PAGES_PORT: u16 = 9641;
 
-/// Whether anybody reads the greeting. Under a service manager nobody does, and a credential in a journal is one too
-/// many.
-pub(super) fn is_read() -> bool {
-    !logging::stderr_is_the_journal()
+/// The pages that the greeting leads to.
+pub(super) struct Links {
+    pub(super) self_test: Option<SocketAddr>,
+    pub(super) dashboard: Option<OwnDoor>,
+}
+
+/// Whether somebody started this server by hand and without a file, who is to be greeted. Under a service manager nobody
+/// reads a greeting, and a credential in a journal is one too many.
+pub(super) fn is_this(sources: &Sources) -> bool {
+    sources.file.is_none() && !logging::stderr_is_the_journal()
 }
 
 /// A listener for the self-test, which only this very host reaches: at the customary port, or at any if that is
@@ -35,16 +42,16 @@ pub(super) async fn bind_self_test() -> Option<TcpListener> {
     None
 }
 
-/// Greets whoever started the server by hand, and shows the way to the self-test at `page`.
-pub(super) fn welcome(config: &Config, parts: &Parts, host: &Host, page: Option<SocketAddr>) {
+/// Greets whoever started the server by hand, and shows the way to its pages.
+pub(super) fn welcome(config: &Config, parts: &Parts, host: &Host, links: &Links) {
     // That nobody reads it is no reason to stop.
-    let _ = io::stdout().write_all(greeting(config, parts, host, page).as_bytes());
+    let _ = io::stdout().write_all(greeting(config, parts, host, links).as_bytes());
 }
 
-fn greeting(config: &Config, parts: &Parts, host: &Host, page: Option<SocketAddr>) -> String {
+fn greeting(config: &Config, parts: &Parts, host: &Host, links: &Links) -> String {
     let mut text = String::from("turnd relays calls on this host.\n\n");
     what_is_on(&mut text, parts, host);
-    what_to_try(&mut text, parts, host, page);
+    what_to_try(&mut text, parts, host, links);
     what_is_off(&mut text, config);
     text
 }
@@ -83,11 +90,11 @@ fn what_is_on(text: &mut String, parts: &Parts, host: &Host) {
     }
 }
 
-fn what_to_try(text: &mut String, parts: &Parts, host: &Host, page: Option<SocketAddr>) {
+fn what_to_try(text: &mut String, parts: &Parts, host: &Host, links: &Links) {
     if let Some(secret) = parts.secrets.first() {
         let urls = Urls::new(None, &parts.plane.listeners, &parts.plane.relay.addresses);
         let credential = Credential::mint(secret, "first-run", TTL, host.unix);
-        if let Some(page) = page {
+        if let Some(page) = links.self_test {
             let configuration = urls.configuration(&credential).to_string();
             let _ = write!(
                 text,
@@ -95,11 +102,23 @@ fn what_to_try(text: &mut String, parts: &Parts, host: &Host, page: Option<Socke
                 pages::self_test_link(&origin(page), &configuration)
             );
         }
+        if let Some(OwnDoor { address, token }) = &links.dashboard {
+            let _ = write!(
+                text,
+                "\nWatch it: the dashboard, with a token that ends with this run.\n\n{}\n",
+                pages::dashboard_link(&origin(*address), token)
+            );
+        }
         let _ = write!(
             text,
             "\nPaste this into two pages of your own; it is good for an hour, as the page is. With\n\
              iceTransportPolicy: \"relay\" beside iceServers, every call goes through this server.\n\n{}\n",
             urls.script(&credential)
+        );
+        line(
+            text,
+            "who is relayed",
+            "turnd sessions, turnd top; turnd kick or turnd revoke ends a call",
         );
         line(
             text,

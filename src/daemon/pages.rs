@@ -23,10 +23,9 @@ impl Pages {
     /// If that of the metrics cannot be bound.
     pub(super) async fn bind(sources: &Sources, config: &Config) -> Result<Self, Refusal> {
         let Some(listen) = config.metrics else {
-            let is_wanted = sources.file.is_none() && first_run::is_read();
             return Ok(Self {
                 metrics: None,
-                self_test: if is_wanted {
+                self_test: if first_run::is_this(sources) {
                     first_run::bind_self_test().await
                 } else {
                     None

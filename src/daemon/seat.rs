@@ -3,19 +3,23 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
 use tracing::{error, info, warn};
+use zeroize::Zeroizing;
 
 use super::{Refusal, remedy};
-use crate::config::{Config, Host, Parts, Seat as Wanted};
+use crate::config::{Config, Host, Parts, Seat as Wanted, generate};
 use crate::http::admin::{
     Admitted, Facts, Lock, Seat, Socket, SocketFile, serve_listener, serve_socket,
 };
+
+/// The port that the manual gives to the operator's listener.
+const CUSTOMARY_PORT: u16 = 9642;
 
 /// The doors to the seat.
 #[derive(Default)]
@@ -50,6 +54,30 @@ pub(super) fn open(wanted: &Wanted, host: &Host) -> Result<Doors, Refusal> {
         doors.listener = Some((listener, Lock::new(token.clone(), wanted.hosts.clone())));
     }
     Ok(doors)
+}
+
+/// A door for whoever started the server by hand: only this very host reaches it, its token is known to nobody else,
+/// and both end with the server.
+pub(super) struct OwnDoor {
+    pub(super) address: SocketAddr,
+    pub(super) token: Zeroizing<String>,
+}
+
+impl Doors {
+    /// Opens such a door if there is none with a token yet. That it cannot be opened is no reason not to relay.
+    pub(super) fn open_own(&mut self) -> Option<OwnDoor> {
+        if self.listener.is_some() {
+            return None;
+        }
+        let listener = [CUSTOMARY_PORT, 0]
+            .into_iter()
+            .find_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok())?;
+        let address = listener.local_addr().ok()?;
+        let token = generate().ok()?;
+        let lock = Lock::new(Zeroizing::new(token.as_bytes().to_vec()), Vec::new());
+        self.listener = Some((listener, lock));
+        Some(OwnDoor { address, token })
+    }
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, Refusal> {

@@ -36,7 +36,7 @@ pub fn self_test<S: Clone + Send + Sync + 'static>() -> MethodRouter<S> {
 }
 
 /// The page that shows what the server does: for [`DASHBOARD`] of a router with `/v1/live` and `/v1/sessions`, which it
-/// asks with the token that is typed into it.
+/// asks with the token that is typed into it, or that its link brings.
 pub fn dashboard<S: Clone + Send + Sync + 'static>() -> MethodRouter<S> {
     get(async || DASHBOARD_PAGE.response())
 }
@@ -48,6 +48,12 @@ pub fn self_test_link(origin: &str, configuration: &str) -> String {
         "{origin}{SELF_TEST}#{}",
         URL_SAFE_NO_PAD.encode(configuration)
     )
+}
+
+/// The address of a dashboard at `origin` that asks with `token`, which stands behind the `#` likewise. It must be of
+/// letters that an address may hold.
+pub fn dashboard_link(origin: &str, token: &str) -> String {
+    format!("{origin}{DASHBOARD}#{token}")
 }
 
 impl Page {

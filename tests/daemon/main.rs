@@ -152,6 +152,7 @@ fn the_first_run_prints_what_to_paste_and_it_works() {
         "it is no open relay"
     );
     the_link_leads_to_the_self_test(&said);
+    the_link_leads_to_the_dashboard(&said);
     let secret = daemon.place.0.join("state/auth-secret");
     assert_eq!(
         fs::metadata(&secret).unwrap().permissions().mode() & 0o7777,
@@ -165,16 +166,8 @@ fn the_first_run_prints_what_to_paste_and_it_works() {
 
 /// The page is served where the link says, under its strict policy, and what stands behind the `#` is what is printed.
 fn the_link_leads_to_the_self_test(said: &str) {
-    let link = said
-        .lines()
-        .find(|line| line.starts_with("http://127.0.0.1:"));
-    let (page, fragment) = link.and_then(|link| link.split_once('#')).expect("a link");
-    let (host, path) = page["http://".len()..].split_once('/').unwrap();
-    assert_eq!(path, "self-test");
-    let mut stream = TcpStream::connect(host).unwrap();
-    write!(stream, "GET /{path} HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    let (host, fragment) = link_to("self-test", said);
+    let answer = get(host, "self-test", "");
     for part in [
         "200 OK",
         "default-src 'none'; script-src 'sha256-",
@@ -189,6 +182,46 @@ fn the_link_leads_to_the_self_test(said: &str) {
         let value = configuration["iceServers"][1][key].as_str().unwrap();
         assert!(said.contains(&format!("{key}: \"{value}\"")), "{key}");
     }
+}
+
+/// What stands behind the `#` opens the operator's seat, and nothing else does.
+fn the_link_leads_to_the_dashboard(said: &str) {
+    let (host, token) = link_to("dashboard", said);
+    let page = get(host, "dashboard", "");
+    assert!(page.contains("default-src 'none'"), "{page}");
+    assert!(!page.contains(token));
+    for (token, answer) in [(token, "200 OK"), ("another", "401 ")] {
+        let answered = get(
+            host,
+            "v1/status",
+            &format!("Authorization: Bearer {token}\r\n"),
+        );
+        assert!(answered.contains(answer), "{answered}");
+    }
+}
+
+/// The host and the fragment of the link to a page.
+fn link_to<'a>(page: &str, said: &'a str) -> (&'a str, &'a str) {
+    let between = format!("/{page}#");
+    let link = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("http://"))
+        .find_map(|link| link.split_once(&between));
+    let (host, fragment) = link.unwrap_or_else(|| panic!("no link to {page}\n{said}"));
+    assert!(host.starts_with("127.0.0.1:"), "{host}");
+    (host, fragment)
+}
+
+fn get(host: &str, path: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(
+        stream,
+        "GET /{path} HTTP/1.0\r\nHost: {host}\r\n{headers}\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 #[test]
