@@ -112,7 +112,7 @@ enum Command {
     Credential(Mint),
     /// Take credentials back before they expire: one, all of a user, or all of a tenant
     ///
-    /// Their calls end within a second, and they are refused from then on. Needs [revocation] in the configuration.
+    /// Their calls end within a second, and they are refused from then on, after a restart, too.
     Revoke(Revoke),
     /// Print a new random secret, for a file under [auth]
     ///

@@ -288,12 +288,20 @@ async fn close(plane: Handle, books: Option<Events>) {
     }
 }
 
-/// Before anything is bound: a database that cannot be used must show at the start.
+/// Before anything is bound: a database that cannot be used must show at the start. One that nobody asked for is missed
+/// where it cannot be made; where there is one, what it says must not be forgotten.
 fn open_revocations(parts: &Parts) -> Result<Option<revocation::Store>, Broken> {
-    let settings = parts.revocation.as_ref();
-    settings
-        .map(|settings| revocation::Store::open(&settings.database))
-        .transpose()
+    let Some(settings) = &parts.revocation else {
+        return Ok(None);
+    };
+    match revocation::Store::open(&settings.database) {
+        Ok(store) => Ok(Some(store)),
+        Err(error) if settings.is_asked_for || settings.database.exists() => Err(error),
+        Err(Broken { what, remedy }) => {
+            warn!(help = remedy, "credentials cannot be revoked: {what}");
+            Ok(None)
+        }
+    }
 }
 
 async fn revoker(

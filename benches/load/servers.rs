@@ -183,7 +183,8 @@ impl Server {
         command
             .arg("run")
             .arg("--config")
-            .arg(folder.join("turnd.toml"));
+            .arg(folder.join("turnd.toml"))
+            .env("STATE_DIRECTORY", &folder);
         let mut server = Self::spawn(kind, command, folder, address, secret)?;
         server.doors = doors;
         Ok(server)

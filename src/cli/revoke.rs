@@ -86,7 +86,7 @@ impl Revoke {
     fn write(self, loaded: &Loaded) -> Result<String, Failure> {
         let Some(settings) = &loaded.parts.revocation else {
             return Err(Failure::Own(
-                "error: the server that has this configuration does not know of revocations\n = help: write enabled = true under [revocation], and start it anew"
+                "error: the server that has this configuration does not know of revocations\n = help: take enabled = false out of [revocation], and start it anew"
                     .to_owned(),
             ));
         };

@@ -165,16 +165,20 @@ fn machine(
     }
 }
 
-/// Where revocations are kept, if they are: who hands out credentials wants to take them back.
+/// Where revocations are kept, if they are. Whoever abuses a credential is to be ended at once, not after a restart: so
+/// they are, unless somebody says otherwise.
 fn revocation(config: &Config, host: &Host, tokens: bool) -> Option<revocation::Settings> {
     let revocation = &config.revocation;
     let in_state = || host.state.path(OWN_REVOCATIONS);
-    let enabled = revocation.enabled.unwrap_or(tokens);
-    enabled.then(|| revocation::Settings {
-        database: revocation.database.clone().unwrap_or_else(in_state),
-        keep: revocation.keep,
-        most: revocation::Settings::MOST,
-    })
+    revocation
+        .enabled
+        .unwrap_or(true)
+        .then(|| revocation::Settings {
+            is_asked_for: tokens || revocation.enabled.is_some() || revocation.database.is_some(),
+            database: revocation.database.clone().unwrap_or_else(in_state),
+            keep: revocation.keep,
+            most: revocation::Settings::MOST,
+        })
 }
 
 /// What is refused in any case is refused by every policy.

@@ -335,7 +335,7 @@ impl Config {
         writeln!(f, "\n[revocation]")?;
         match revocation.enabled {
             Some(enabled) => writeln!(f, "enabled = {enabled}")?,
-            None => writeln!(f, "# enabled: as [token] is")?,
+            None => writeln!(f, "# enabled: if the database can be made")?,
         }
         match &revocation.database {
             Some(database) => writeln!(f, "database = {}", path(database))?,

@@ -40,6 +40,8 @@ use keeper::{Ask, Keeper};
 /// What is to be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    /// Whether somebody counts on it: then what cannot be kept is no server.
+    pub is_asked_for: bool,
     /// Where the database lies; made when there is none.
     pub database: PathBuf,
     /// For how long any credential is good: so long a revocation is remembered.

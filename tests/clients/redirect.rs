@@ -28,6 +28,8 @@ secrets = [{{ id = "main", file = "{dir}/secret" }}]
 allow = ["10.99.0.0/16"]
 [metrics]
 listen = "127.0.0.1:{PAGES}"
+[revocation]
+enabled = false
 "#,
         dir = rig.dir().display()
     );

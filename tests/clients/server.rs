@@ -216,6 +216,7 @@ level = "debug"
         .command(Host::S, env!("CARGO_BIN_EXE_turnd"))
         .args(["run", "--config", CONFIG])
         .env("NOTIFY_SOCKET", &notify)
+        .env("STATE_DIRECTORY", rig.dir().join("state"))
         .stdout(log.try_clone().expect("a second handle"))
         .stderr(log)
         .spawn()

@@ -61,6 +61,7 @@ impl Kept {
             |settings| settings.relay.ports = ports,
         );
         let settings = Settings {
+            is_asked_for: true,
             database: directory.join("revocations.sqlite"),
             keep: Duration::from_secs(86_400),
             most: Settings::MOST,

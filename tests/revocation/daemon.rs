@@ -209,13 +209,54 @@ fn a_broken_database_is_told_at_the_start() {
 }
 
 #[test]
-fn the_command_says_what_it_lacks() {
+fn whoever_asks_for_nothing_can_revoke() {
     let daemon = Start::with("").ready();
+    let database = daemon.place.0.join("state/revocations.sqlite");
+    done(&revoke(&daemon.place.0, &["--user", "ann"]));
+    daemon.until("turn_revocations", 1.0);
+    assert_eq!(
+        fs::metadata(database).unwrap().permissions().mode() & 0o7777,
+        0o600
+    );
+}
+
+/// As in a container that may write nowhere: calls are relayed all the same, and it is told.
+#[test]
+fn where_nothing_can_be_kept_calls_go_on() {
+    let start = Start::with("[admin]\nsocket = 'admin.sock'\n");
+    // No directory can be made below a file, not even by root.
+    start.place.write("state", "");
+    let mut daemon = start.go();
+    daemon.log("credentials cannot be revoked");
+    daemon.log("ready");
+    assert_eq!(allocate(&mut client(&daemon, "ann")), 0);
+    let said = String::from_utf8(revoke(&daemon.place.0, &["--user", "ann"]).stderr).unwrap();
+    assert!(said.contains("enabled = true"), "{said}");
+}
+
+/// What has been revoked is not forgotten because nobody asked for it to be kept.
+#[test]
+fn a_broken_database_that_nobody_asked_for_is_told_as_well() {
+    let start = Start::with("");
+    fs::create_dir(start.place.0.join("state")).unwrap();
+    start.place.write(
+        "state/revocations.sqlite",
+        &"this is no database ".repeat(200),
+    );
+    let mut daemon = start.go();
+    assert_eq!(daemon.ended().code(), Some(1));
+    let said = daemon.all_said();
+    assert!(said.contains("revocations.sqlite is damaged"), "{said}");
+}
+
+#[test]
+fn the_command_says_what_it_lacks() {
+    let daemon = Start::with("[revocation]\nenabled = false\n").ready();
     let off = revoke(&daemon.place.0, &["--user", "ann"]);
     let said = String::from_utf8_lossy(&off.stderr).into_owned();
     assert_eq!(off.status.code(), Some(1));
     assert!(said.contains("enabled = true"), "{said}");
-    daemon.configure(ON);
+    daemon.configure("");
     let absent = revoke_directly(&daemon.place.0, &["--user", "ann"]);
     let said = String::from_utf8_lossy(&absent.stderr).into_owned();
     assert_eq!(absent.status.code(), Some(1));

@@ -92,7 +92,7 @@ fn understood(words: Result<Json<Words>, JsonRejection>) -> Result<Words, Proble
 
 fn revoker(seat: &Seat) -> Result<&Revoker, Problem> {
     seat.revoker.as_ref().ok_or_else(|| {
-        let detail = "this server does not know of revocations: write enabled = true under [revocation], and start it anew";
+        let detail = "this server does not know of revocations: write enabled = true under [revocation] and start it anew, which tells why if it cannot";
         Problem::new(StatusCode::CONFLICT, detail)
     })
 }

@@ -39,6 +39,7 @@ impl Place {
 
     fn keeper(&self, most: usize) -> Keeper {
         let settings = Settings {
+            is_asked_for: true,
             database: self.database(),
             keep: DAY,
             most,
