@@ -332,10 +332,11 @@ impl Handle {
         self.snapshot().await.workers == self.shared.addresses.len() as u64
     }
 
-    /// Gives every machine new settings.
+    /// Gives every machine new settings. They are in force when it returns, except in a worker that does not answer.
     pub async fn replace_settings(&self, settings: Arc<turn::Settings>) {
         self.mail_all(|| Mail::Settings(Arc::clone(&settings)))
             .await;
+        self.mail_is_read().await;
     }
 
     /// Tells every machine what has been revoked. Sessions that are made after it returns have heard of it, and those
@@ -363,9 +364,11 @@ impl Handle {
         self.shared.web.set(to).ok().map(|()| from)
     }
 
-    /// Refuses new allocations, or takes them again. What lives goes on.
+    /// Refuses new allocations, or takes them again; at the latest when it returns, except in a worker that does not
+    /// answer. What lives goes on.
     pub async fn drain(&self, on: bool) {
         self.mail_all(|| Mail::Drain(on)).await;
+        self.mail_is_read().await;
     }
 
     /// Where UDP clients may send to.
@@ -392,6 +395,19 @@ impl Handle {
             // An error means that the worker has ended.
             let _ = address.mail.send(mail()).await;
         }
+    }
+
+    /// Waits until the workers have read the mail they have, which they do in its order.
+    async fn mail_is_read(&self) {
+        let all = async {
+            for address in &self.shared.addresses {
+                let (to, from) = oneshot::channel();
+                if address.mail.send(Mail::Report(to)).await.is_ok() {
+                    let _ = from.await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(PATIENCE, all).await;
     }
 }
 

@@ -772,13 +772,15 @@ fn a_log_that_nobody_reads_does_not_matter() {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(full)
+        .env("STATE_DIRECTORY", start.place.0.join("state"))
         .env_remove("NOTIFY_SOCKET")
         .spawn()
         .unwrap();
     let child = Ended(child);
     let answers = (0..100).any(|_| {
         std::thread::park_timeout(Duration::from_millis(50));
-        TcpStream::connect(metrics).is_ok()
+        let is_up = TcpStream::connect(metrics).is_ok();
+        is_up && get(&metrics.to_string(), "readyz", "").contains("200 OK")
     });
     assert!(answers, "the server has started");
     let (username, password) = minted("1999999999:alice");
