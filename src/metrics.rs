@@ -4,15 +4,18 @@
 //! [`Snapshot`]. Labels come from closed enums only, so that no client can make the page grow by what it sends.
 //! Names and text of the page are made in `http::page`, from a snapshot; nothing here knows of a page.
 
+mod delays;
 mod tokens;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::AddAssign;
+use std::time::Duration;
 
 use crate::stun::Method;
 use crate::turn::{Cause, Census, Family, Limit, MoveResult, Refusal, Traffic, Transport};
 
+pub use delays::{DELAY_BOUNDS, Delays};
 pub use tokens::{Dialect, TokenRefusal, Tokens};
 
 /// Which way a relayed packet went.
@@ -248,6 +251,8 @@ pub struct Cells {
     socket_errors: [u64; SocketError::ALL.len()],
     /// Receive calls on UDP sockets.
     pub batches: Batches,
+    /// How long it took to pass on what they brought: a sample.
+    pub forward: Delays,
     /// ICMP errors told to clients.
     pub icmp: u64,
     /// Messages of clients that had moved, handed on to the worker that has their allocation.
@@ -276,6 +281,7 @@ impl Default for Cells {
             moves: [0; MoveResult::ALL.len()],
             socket_errors: [0; SocketError::ALL.len()],
             batches: Batches::default(),
+            forward: Delays::default(),
             icmp: 0,
             passed_on: 0,
             handshakes: Outcomes::default(),
@@ -395,6 +401,7 @@ impl AddAssign<&Self> for Cells {
         add_all(&mut self.socket_errors, &other.socket_errors);
         add_all(&mut self.batches.calls, &other.batches.calls);
         self.batches.packets += other.batches.packets;
+        self.forward += &other.forward;
         self.icmp += other.icmp;
         self.passed_on += other.passed_on;
         self.handshakes += other.handshakes;
@@ -438,6 +445,8 @@ pub struct Snapshot {
     pub ports: PortPool,
     /// Workers that answered.
     pub workers: u64,
+    /// How long each worker has been on a processor, in the order of their numbers.
+    pub processors: Vec<Duration>,
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use prometheus::proto::{
 
 use super::{Status, process};
 use crate::metrics::{
-    BATCH_BOUNDS, Cells, Dialect, Direction, DtlsCells, DtlsDrop, Snapshot, SocketError,
-    TokenRefusal, Tokens,
+    BATCH_BOUNDS, Cells, DELAY_BOUNDS, Dialect, Direction, DtlsCells, DtlsDrop, Snapshot,
+    SocketError, TokenRefusal, Tokens,
 };
 use crate::turn::{Cause, Census, Family, Limit, MoveResult, Refusal, Transport};
 
@@ -29,6 +29,7 @@ pub(super) fn render(snapshot: &Snapshot, status: &Status) -> prometheus::Result
     page.quotas(snapshot);
     page.sockets(&snapshot.cells);
     page.dtls(&snapshot.cells.dtls);
+    page.workers(snapshot);
     page.server(snapshot, status);
     if let Some(tokens) = &status.tokens {
         page.tokens(tokens);
@@ -221,6 +222,7 @@ impl Page {
             self.push(family);
         }
         self.push(batches(cells));
+        self.push(delays(cells));
     }
 
     fn dtls(&mut self, cells: &DtlsCells) {
@@ -259,6 +261,29 @@ impl Page {
         self.push(refused);
     }
 
+    fn workers(&mut self, snapshot: &Snapshot) {
+        self.one_gauge(
+            "turn_workers",
+            "Workers that answered this scrape.",
+            snapshot.workers as f64,
+        );
+        let restarts = "Workers started afresh after a panic.";
+        self.one_counter(
+            "turn_worker_restarts_total",
+            restarts,
+            snapshot.cells.restarts as f64,
+        );
+        let help = "Time on a processor, of each worker: one that is at 1 a second can do no more.";
+        let mut family = Series::counter("turn_worker_cpu_seconds_total", help);
+        for (number, time) in snapshot.processors.iter().enumerate() {
+            let number = number.to_string();
+            family.add(&[("worker", &number)], time.as_secs_f64());
+        }
+        if !snapshot.processors.is_empty() {
+            self.push(family);
+        }
+    }
+
     fn server(&mut self, snapshot: &Snapshot, status: &Status) {
         let ports = snapshot.ports;
         self.one_gauge(
@@ -275,17 +300,6 @@ impl Page {
             "turn_peer_connections",
             "Connections between TCP relays and peers, in use or waiting for their client.",
             snapshot.peer_connections as f64,
-        );
-        self.one_gauge(
-            "turn_workers",
-            "Workers that answered this scrape.",
-            snapshot.workers as f64,
-        );
-        let restarts = "Workers started afresh after a panic.";
-        self.one_counter(
-            "turn_worker_restarts_total",
-            restarts,
-            snapshot.cells.restarts as f64,
         );
         let flag = |flag: bool| f64::from(u8::from(flag));
         let ready = status.ready.load(Ordering::Relaxed);
@@ -382,6 +396,28 @@ impl Series {
         Self::new(name, help, MetricType::COUNTER)
     }
 
+    /// `counts` are of what is below each of the `bounds` and above the one before, and above the last.
+    fn histogram(name: &str, help: &str, (bounds, counts): (&[f64], &[u64]), sum: f64) -> Self {
+        let mut histogram = Histogram::default();
+        let mut below = 0;
+        let mut buckets = Vec::with_capacity(bounds.len());
+        for (bound, count) in bounds.iter().zip(counts) {
+            below += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(below);
+            buckets.push(bucket);
+        }
+        histogram.set_bucket(buckets);
+        histogram.set_sample_count(counts.iter().sum());
+        histogram.set_sample_sum(sum);
+        let mut metric = Metric::default();
+        metric.set_histogram(histogram);
+        let mut family = Self::new(name, help, MetricType::HISTOGRAM);
+        family.0.set_metric(vec![metric]);
+        family
+    }
+
     fn add(&mut self, labels: Labels<'_>, value: f64) {
         let pairs = labels.iter().map(|(name, value)| {
             let mut pair = LabelPair::default();
@@ -418,26 +454,21 @@ pub(super) fn allocates(cells: &Cells) -> [(&'static str, u64); 3] {
 }
 
 fn batches(cells: &Cells) -> Series {
-    let mut histogram = Histogram::default();
-    let mut calls = 0;
-    let mut buckets = Vec::new();
-    for (bound, count) in BATCH_BOUNDS.iter().zip(cells.batches.calls) {
-        calls += count;
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound as f64);
-        bucket.set_cumulative_count(calls);
-        buckets.push(bucket);
-    }
-    histogram.set_bucket(buckets);
-    histogram.set_sample_count(cells.batches.calls.iter().sum());
-    histogram.set_sample_sum(cells.batches.packets as f64);
-    let mut metric = Metric::default();
-    metric.set_histogram(histogram);
-    let mut family = Series::new(
+    let bounds = BATCH_BOUNDS.map(|bound| bound as f64);
+    Series::histogram(
         "turn_batch_size",
         "Packets that one receive call brought.",
-        MetricType::HISTOGRAM,
-    );
-    family.0.set_metric(vec![metric]);
-    family
+        (&bounds, &cells.batches.calls),
+        cells.batches.packets as f64,
+    )
+}
+
+fn delays(cells: &Cells) -> Series {
+    let bounds = DELAY_BOUNDS.map(|bound| bound.as_secs_f64());
+    Series::histogram(
+        "turn_forward_seconds",
+        "From when a worker woke up to when it had sent what came in: of 61 rounds, one.",
+        (&bounds, &cells.forward.rounds),
+        cells.forward.sum.as_secs_f64(),
+    )
 }

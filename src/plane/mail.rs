@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::inquiry::Inquiry;
 use super::moved::Letter;
-use crate::metrics::Cells;
-use crate::turn::{Census, EndReason, Holder, RelayId, Revocations, Sessions, Settings};
+use super::report::Report;
+use crate::turn::{EndReason, Holder, RelayId, Revocations, Sessions, Settings};
 
 /// Chooses sessions.
 pub(super) type Which = Arc<dyn Fn(&Holder<'_>) -> bool + Send + Sync>;
@@ -41,16 +41,6 @@ pub(super) enum Mail {
     Report(oneshot::Sender<Report>),
     /// End.
     Stop,
-}
-
-/// What a worker has counted and holds.
-pub(super) struct Report {
-    pub(super) cells: Cells,
-    pub(super) census: Census,
-    /// Connections between TCP relays and peers.
-    pub(super) peer_connections: u64,
-    /// How many logins each shared secret has vouched for.
-    pub(super) secret_uses: Vec<(String, u64)>,
 }
 
 /// What one worker hands over to another.

@@ -18,6 +18,7 @@ mod mail;
 mod moved;
 mod outbox;
 mod ports;
+mod report;
 mod reservations;
 mod sightings;
 mod sockets;
@@ -49,10 +50,10 @@ pub use ports::{RelayAddress, RelayRange};
 pub use sightings::{Sighted, Sighting};
 pub use tls::ByName;
 
-use crate::metrics::{PortPool, Snapshot};
 use crate::turn::{self, EndReason, Holder, Revocations, Session, TicketKey};
-use mail::{Address, Mail, PATIENCE, Report, Which};
+use mail::{Address, Mail, PATIENCE, Which};
 use ports::Ports;
+use report::Reports;
 use reservations::Reservations;
 use sightings::Outlet;
 use stream::Site;
@@ -139,6 +140,7 @@ struct Shared {
     ticket_key: TicketKey,
     /// What has been revoked, for workers that start afresh.
     revocations: ArcSwap<Revocations>,
+    reports: Reports,
 }
 
 impl Shared {
@@ -203,6 +205,7 @@ pub fn start(
         ticket_key: supervisor::ticket_key()
             .map_err(|error| StartError::new("cannot get random numbers", error))?,
         revocations: ArcSwap::default(),
+        reports: Reports::of(workers),
     });
     let plans = supervisor::plans(bound, &shared, &machine, settings.streams_per_worker);
     let mut threads = Vec::with_capacity(workers);
@@ -220,44 +223,6 @@ pub fn start(
 }
 
 impl Handle {
-    /// Asks every worker for its counters and adds them up. A worker that does not answer within a second
-    /// is missing from [`Snapshot::workers`].
-    pub async fn snapshot(&self) -> Snapshot {
-        let mut asked = Vec::with_capacity(self.shared.addresses.len());
-        for address in &self.shared.addresses {
-            let (to, from) = oneshot::channel();
-            if address.mail.try_send(Mail::Report(to)).is_ok() {
-                asked.push(from);
-            }
-        }
-        let deadline = tokio::time::Instant::now() + PATIENCE;
-        let mut snapshot = Snapshot::default();
-        for report in asked {
-            if let Ok(Ok(Report {
-                cells,
-                census,
-                peer_connections,
-                secret_uses,
-            })) = tokio::time::timeout_at(deadline, report).await
-            {
-                snapshot.peer_connections += peer_connections;
-                for (id, uses) in secret_uses {
-                    *snapshot.secret_uses.entry(id).or_default() += uses;
-                }
-                snapshot.cells += &cells;
-                snapshot.census += census;
-                snapshot.workers += 1;
-            }
-        }
-        snapshot.rejected = self.shared.quotas.rejected();
-        let (total, used) = self.shared.ports.pool();
-        snapshot.ports = PortPool {
-            total: total as u64,
-            used: used as u64,
-        };
-        snapshot
-    }
-
     /// Up to `most` of the sessions that `which` chooses. Workers go on relaying meanwhile: they look at a thousand
     /// sessions at a time.
     pub async fn sessions(
@@ -276,29 +241,34 @@ impl Handle {
     }
 
     /// Shows `see` the sessions that `which` chooses, one after the other, until it has seen enough: it tells whether
-    /// it wants more. No more than a thousand are held at a time.
+    /// it wants more. No more than a thousand are held at a time. False if a worker that hangs or has ended has not shown
+    /// all of its own.
     pub async fn each_session(
         &self,
         which: impl Fn(&Holder<'_>) -> bool + Send + Sync + 'static,
         mut see: impl FnMut(Session) -> bool,
-    ) {
+    ) -> bool {
         let which: Which = Arc::new(which);
+        let mut are_all = true;
         for address in &self.shared.addresses {
             let mut place = Some(0);
             while let Some(from) = place {
                 let (to, answer) = oneshot::channel();
                 let which = Arc::clone(&which);
                 let page = address.ask(Mail::Sessions { which, from, to }, answer);
-                // A worker that hangs or has ended has nothing to tell.
-                let Some(page) = page.await else { break };
+                let Some(page) = page.await else {
+                    are_all = false;
+                    break;
+                };
                 for session in page.found {
                     if !see(session) {
-                        return;
+                        return are_all;
                     }
                 }
                 place = page.next;
             }
         }
+        are_all
     }
 
     /// Ends the sessions that `which` chooses, and tells how many there were. When it returns, nothing more is
@@ -325,11 +295,6 @@ impl Handle {
             ended += answer.ok().and_then(Result::ok).unwrap_or(0);
         }
         ended
-    }
-
-    /// Whether every worker answers: the heartbeat of the watchdog.
-    pub async fn alive(&self) -> bool {
-        self.snapshot().await.workers == self.shared.addresses.len() as u64
     }
 
     /// Gives every machine new settings. They are in force when it returns, except in a worker that does not answer.

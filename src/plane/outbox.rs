@@ -138,6 +138,11 @@ impl Outbox {
         self.entries.push(entry);
     }
 
+    /// Whether there is something to send.
+    pub(super) fn has_more(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
     /// Sends everything and counts what became of it.
     pub(super) fn send(&mut self, inbox: &Inbox, sockets: &Sockets, cells: &mut Cells) {
         self.order.sort_unstable();

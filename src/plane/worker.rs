@@ -18,7 +18,7 @@ use super::Shared;
 use super::dtls::Associations;
 use super::listener::Listen;
 use super::log;
-use super::mail::{Mail, Mailbox, Parcel, Report};
+use super::mail::{Mail, Mailbox, Parcel};
 use super::outbox::{Body, By, Outbox};
 use super::sockets::{Ready, Sockets};
 use super::stream::{StreamEvent, Streams};
@@ -41,6 +41,9 @@ const CLIENT_BATCHES: usize = 4;
 const RELAY_BATCH: u16 = 4;
 /// The same for a relay in a burst.
 const RELAY_BURST: u16 = 32;
+
+/// Of so many rounds one is timed. An odd number, so that those who take turns are timed alike.
+const TIMED: u32 = 61;
 
 /// How many sessions are looked at between two rounds.
 pub(super) const PAGE: usize = 1024;
@@ -137,8 +140,12 @@ impl Worker<'_> {
             }
             self.take_in(now, mailbox);
             self.keep_house(now);
+            let has_more = self.outbox.has_more();
             self.flush();
-            rounds += 1;
+            rounds = u32::wrapping_add(rounds, 1);
+            if has_more && rounds % TIMED == 0 {
+                self.cells.forward.took(read_clock().instant - now.instant);
+            }
             if rounds % ROUNDS == 0 {
                 tokio::task::yield_now().await;
             }
@@ -395,24 +402,10 @@ impl Worker<'_> {
             }
             Mail::Ask(inquiry) => self.answer_inquiry(now, inquiry),
             Mail::Report(to) => {
-                self.sockets.connections.count(self.cells);
-                self.streams.count(self.cells);
-                self.cells.dtls.associations = self.associations.len() as u64;
-                let report = Report {
-                    cells: self.cells.clone(),
-                    census: self.server.census(now),
-                    peer_connections: self.sockets.connections.open() as u64,
-                    secret_uses: self.secret_uses(),
-                };
-                let _ = to.send(report);
+                let _ = to.send(self.report(now));
             }
             Mail::Stop => {}
         }
-    }
-
-    fn secret_uses(&self) -> Vec<(String, u64)> {
-        let uses = self.server.secret_uses();
-        uses.map(|(id, uses)| (id.to_owned(), uses)).collect()
     }
 
     /// What is due by time, and what the machine has to tell.

@@ -6,14 +6,16 @@ pub(crate) mod dtls;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use turnd::plane::{self, Adopted, Carry, Handle, Listen, RelayAddress, RelayRange};
 use turnd::stun::framing::{Frame, next_frame};
 use turnd::stun::{Attribute, Class, Integrity, Key, Message, Method, TransactionId, Writer};
-use turnd::turn::{NonceKey, NonceKeys, Settings, Transport};
+use turnd::turn::{Holder, NonceKey, NonceKeys, Settings, Transport};
 
 pub(crate) const USER: &str = "alice";
 pub(crate) const PASSWORD: &str = "a long and winding password";
@@ -90,12 +92,46 @@ impl Plane {
     }
 
     pub(crate) fn snapshot(&self) -> turnd::metrics::Snapshot {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(self.handle.snapshot())
+        wait(self.handle.snapshot())
     }
+}
+
+/// A worker that does nothing.
+pub(crate) struct Hold {
+    go_on: Sender<()>,
+    asked: JoinHandle<bool>,
+}
+
+impl Plane {
+    /// Keeps the only worker, which must have a session, from whatever else it has to do.
+    pub(crate) fn hold(&self) -> Hold {
+        let (inside, entered) = channel();
+        let (go_on, may_go_on) = channel();
+        let may_go_on = Mutex::new(may_go_on);
+        // Who chooses sessions does so in the worker's thread.
+        let which = move |_: &Holder<'_>| {
+            let _ = inside.send(());
+            may_go_on.lock().unwrap().recv().is_ok()
+        };
+        let handle = self.handle.clone();
+        let asked = thread::spawn(move || wait(handle.each_session(which, |_| true)));
+        entered.recv().unwrap();
+        Hold { go_on, asked }
+    }
+}
+
+impl Hold {
+    /// Lets it go on. Tells whether it was held for so short a time that nobody has noticed.
+    pub(crate) fn release(self) -> bool {
+        drop(self.go_on);
+        self.asked.join().unwrap()
+    }
+}
+
+/// What a future brings.
+pub(crate) fn wait<T>(future: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().unwrap().block_on(future)
 }
 
 impl Drop for Plane {
