@@ -27,12 +27,16 @@ use axum::routing::get;
 use axum::serve::Listener;
 use tokio::io::DuplexStream;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::metrics::{Snapshot, Tokens};
 use crate::pages;
 use guard::Guarded;
 
+/// Whether every worker answers is looked at no more often: strangers may ask, and a look at what lives costs time that
+/// the workers relay in.
+const HEALTH: Duration = Duration::from_secs(1);
 /// A page that takes longer is answered with 503. The workers have a second of it.
 const DEADLINE: Duration = Duration::from_millis(1500);
 
@@ -80,6 +84,8 @@ pub struct Source {
     status: Arc<Status>,
     /// One page at a time: scrapers wait for each other, the workers for none of them.
     turn: Arc<Semaphore>,
+    /// Whether every worker answered, and when.
+    health: Arc<Mutex<Option<(Instant, bool)>>>,
 }
 
 impl Source {
@@ -97,7 +103,22 @@ impl Source {
             workers: workers as u64,
             status,
             turn: Arc::new(Semaphore::new(1)),
+            health: Arc::default(),
         }
+    }
+
+    /// Whether every worker answers, or did a moment ago.
+    async fn is_well(&self) -> bool {
+        let mut last = self.health.lock().await;
+        if let Some((at, is_well)) = *last
+            && at.elapsed() < HEALTH
+        {
+            return is_well;
+        }
+        let snapshot = self.snapshot().await;
+        let is_well = snapshot.is_some_and(|snapshot| snapshot.workers >= self.workers);
+        *last = Some((Instant::now(), is_well));
+        is_well
     }
 
     /// Asks the workers; nothing if it takes too long.
@@ -199,11 +220,7 @@ async fn metrics(State(source): State<Source>) -> Response {
 
 /// Does every worker answer?
 async fn health(State(source): State<Source>) -> (StatusCode, &'static str) {
-    let workers = source
-        .snapshot()
-        .await
-        .map_or(0, |snapshot| snapshot.workers);
-    if workers >= source.workers {
+    if source.is_well().await {
         (StatusCode::OK, "ok\n")
     } else {
         (
@@ -271,6 +288,23 @@ mod tests {
             assert_eq!(scrape.await.unwrap().status(), StatusCode::OK);
         }
         assert_eq!(most.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn however_many_ask_for_health_the_workers_are_asked_once_a_second() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let source = Source::new(0, Arc::default(), move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            async { Snapshot::default() }
+        });
+        let begun = Instant::now();
+        for _ in 0..1000 {
+            let (code, _) = health(State(source.clone())).await;
+            assert_eq!(code, StatusCode::OK);
+        }
+        let (asked, seconds) = (asked.load(Ordering::Relaxed), begun.elapsed().as_secs());
+        assert!(asked as u64 <= 1 + seconds, "{asked} in {seconds} s");
     }
 
     #[tokio::test]
@@ -346,6 +380,7 @@ mod tests {
                     "limit",
                     "le",
                     "version",
+                    "worker",
                     "id",
                 ];
                 assert!(known.contains(&label.split('=').next().unwrap()), "{line}");
