@@ -245,7 +245,10 @@ async fn list(
         }
         true
     };
-    seat.plane.each_session(|_| true, see).await;
+    if !seat.plane.each_session(|_| true, see).await {
+        // Not a list that looks whole and is not.
+        return Err(Problem::unavailable("a worker does not answer"));
+    }
     drop(looks);
     let sessions = best.sorted().into_iter();
     let sessions = sessions.map(|(session, rate)| Session::of(&session, rate));
