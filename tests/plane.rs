@@ -9,7 +9,7 @@ use std::time::Duration;
 use turnd::plane::RelayAddress;
 use turnd::stun::{Attribute, Method};
 use turnd::turn::{Limit, ReservationToken};
-use wire::{Client, PATIENCE, Plane, channel_data, ip, loopback, peer, receive_from};
+use wire::{Answer, Client, PATIENCE, Plane, channel_data, ip, loopback, peer, receive_from};
 
 fn pattern(seed: usize, length: usize) -> Vec<u8> {
     (0..length).map(|i| (i * 31 + seed * 7) as u8).collect()
@@ -247,7 +247,7 @@ fn s14_a_stream_may_be_cut_anywhere_and_carry_many_messages() {
         assert_eq!(receive_from(&peer).0, *data);
     }
     for _ in 0..2 {
-        let answer = wire::Answer(client.receive());
+        let answer = Answer(client.receive());
         assert_eq!(answer.success().method(), Method::BINDING);
     }
 }
@@ -414,4 +414,47 @@ fn f07_a_slow_reader_loses_whole_frames_and_stays_framed() {
     assert!(last.is_some());
     slow.set_timeout(PATIENCE);
     assert_eq!(slow.permit(at).code(), 0);
+}
+
+/// A worker takes in several messages before it sends anything: what a client has sent before it gives its allocation
+/// back still leaves, and by its own relay, whoever has been given the place of it since.
+#[test]
+fn last_words_leave_by_the_relay_of_who_said_them() {
+    let plane = Plane::start(1, loopback());
+    let peer = peer("127.0.0.2");
+    let mut one = Client::udp(plane.udp);
+    let relay = one.allocate();
+    assert_eq!(one.bind(0x4000, peer.local_addr().unwrap()).code(), 0);
+    let mut other = Client::udp(plane.udp);
+    other.allocate();
+    let give_back = |client: &mut Client| {
+        client.build(
+            Method::REFRESH,
+            |writer| {
+                writer.u32(Attribute::LIFETIME, 0);
+            },
+            true,
+        )
+    };
+    let bytes = give_back(&mut other);
+    other.send(&bytes);
+    assert_eq!(Answer(other.receive()).code(), 0);
+
+    let hold = plane.hold();
+    one.send_channel(0x4000, b"bye");
+    let bytes = give_back(&mut one);
+    one.send(&bytes);
+    let bytes = other.build(
+        Method::ALLOCATE,
+        |writer| {
+            writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+        },
+        true,
+    );
+    other.send(&bytes);
+    hold.release();
+
+    assert_eq!(receive_from(&peer), (b"bye".to_vec(), relay));
+    assert_eq!(Answer(one.receive()).code(), 0);
+    assert_eq!(Answer(other.receive()).code(), 0);
 }

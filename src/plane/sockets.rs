@@ -87,6 +87,8 @@ pub(super) struct Sockets {
     events: Vec<epoll::Event>,
     pub(super) listeners: Vec<Listener>,
     relays: Slab<RelaySocket>,
+    /// Those that were closed and may still have something to send.
+    closed: Vec<RelayId>,
     /// Of the TCP relays.
     pub(super) connections: Connections,
     shared: Arc<Shared>,
@@ -115,10 +117,25 @@ impl Sockets {
             events: Vec::with_capacity(EVENTS),
             listeners,
             relays: Slab::new(),
+            closed: Vec::new(),
             connections,
             shared,
             random: StdRng::from_seed(seed),
         })
+    }
+
+    /// Takes away the relays that were closed. To be called when nothing waits to be sent: what was decided before they
+    /// were closed leaves by them, and must not leave by another one that has been given the number.
+    pub(super) fn sweep(&mut self) {
+        while let Some(relay) = self.closed.pop() {
+            if let Some(relay) = self.relays.try_remove(relay.0 as usize) {
+                // Closing the socket takes it out of the set.
+                drop(relay.socket);
+                self.shared
+                    .ports
+                    .release(relay.address as usize, relay.port);
+            }
+        }
     }
 
     /// Waits until a socket may have something.
@@ -394,13 +411,7 @@ impl Relays for Sockets {
     }
 
     fn close(&mut self, relay: RelayId) {
-        if let Some(relay) = self.relays.try_remove(relay.0 as usize) {
-            // Closing the socket takes it out of the set.
-            drop(relay.socket);
-            self.shared
-                .ports
-                .release(relay.address as usize, relay.port);
-        }
+        self.closed.push(relay);
     }
 
     fn reach(&self, peer: SocketAddr) -> Reach {

@@ -377,6 +377,7 @@ impl Worker<'_> {
     pub(super) fn flush(&mut self) {
         self.post_associations();
         self.outbox.send(&self.inbox, &self.sockets, self.cells);
+        self.sockets.sweep();
         self.inbox.clear();
     }
 
