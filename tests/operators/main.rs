@@ -4,6 +4,7 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+mod dashboard;
 #[path = "../daemon/process.rs"]
 mod process;
 #[path = "../wire/mod.rs"]
@@ -14,8 +15,6 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-
-use serde_json::Value;
 
 use process::{Daemon, Start, certificate, free_address};
 
@@ -123,39 +122,17 @@ fn alerts_and_dashboard_name_only_metrics_and_labels_that_there_are() {
     }
 }
 
-#[test]
-fn the_dashboard_is_whole() {
-    let board = dashboard();
-    let panels = board["panels"].as_array().unwrap();
-    let mut ids = BTreeSet::new();
-    for panel in panels {
-        assert!(
-            ids.insert(panel["id"].as_u64().unwrap()),
-            "two panels have one id: {panel:#}"
-        );
-        assert!(!panel["title"].as_str().unwrap().is_empty());
-        let place = &panel["gridPos"];
-        assert!(
-            place["x"].as_u64().unwrap() + place["w"].as_u64().unwrap() <= 24,
-            "{panel:#}"
-        );
-        for target in panel["targets"].as_array().unwrap() {
-            let expression = target["expr"].as_str().unwrap();
-            assert!(
-                expression.contains("$job") && expression.contains("$instance"),
-                "{expression}"
-            );
-        }
-    }
-}
-
-/// A server that shows every metric there is: some are there with a certificate alone.
+/// A server that shows every metric there is: some are there with a certificate alone, or with a token service.
 fn daemon() -> Daemon {
     let start = Start::with("");
     certificate(&start.place.0, 2100);
-    let address = free_address();
+    start
+        .place
+        .write("backend", "MARKER-key-of-the-backend-north-north");
+    let (address, token) = (free_address(), free_address());
     start.configure(&format!(
-        "[[listen]]\naddress = '{address}'\ntransport = 'tls'\n[tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'\n"
+        "[[listen]]\naddress = '{address}'\ntransport = 'tls'\n[tls]\ncertificate = 'cert.pem'\nkey = 'key.pem'\n\
+         [token]\nlisten = ['http://{token}']\napi_keys = [{{ id = 'backend', file = 'backend' }}]\n"
     ));
     start.ready()
 }
@@ -185,19 +162,11 @@ fn alert_expressions() -> Vec<String> {
 }
 
 fn panel_expressions() -> Vec<String> {
-    let board = dashboard();
-    let targets = board["panels"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .flat_map(|panel| panel["targets"].as_array().unwrap());
+    let targets = dashboard::targets(&dashboard::read());
     targets
-        .map(|target| target["expr"].as_str().unwrap().to_owned())
+        .into_iter()
+        .map(|(expression, _)| expression)
         .collect()
-}
-
-fn dashboard() -> Value {
-    serde_json::from_str(&text("config/grafana/turnd.json")).unwrap()
 }
 
 /// The names of our metrics.
@@ -205,7 +174,8 @@ fn metrics_in(expression: &str) -> Vec<String> {
     expression
         .split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'))
         .filter(|word| word.starts_with("turn_") || word.starts_with("process_"))
-        .map(str::to_owned)
+        // Of a histogram.
+        .map(|word| word.strip_suffix("_bucket").unwrap_or(word).to_owned())
         .collect()
 }
 
@@ -221,8 +191,10 @@ fn label_values_in(expression: &str) -> Vec<String> {
 
 #[test]
 fn expressions_are_taken_apart_as_they_should() {
-    let expression = r#"rate(turn_a_total{job="turnd", reason!~"x|y"}[5m]) > process_b"#;
-    assert_eq!(metrics_in(expression), ["turn_a_total", "process_b"]);
+    let expression =
+        r#"rate(turn_a_total{job="turnd", reason!~"x|y"}[5m]) > process_b + turn_c_bucket"#;
+    let names = ["turn_a_total", "process_b", "turn_c"];
+    assert_eq!(metrics_in(expression), names);
     assert_eq!(label_values_in(expression), ["x", "y"]);
 }
 
