@@ -33,6 +33,7 @@ mod worker;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 
@@ -138,9 +139,16 @@ struct Shared {
     addresses: Vec<Address>,
     /// Lets clients move among the workers (RFC 8016).
     ticket_key: TicketKey,
-    /// What has been revoked, for workers that start afresh.
-    revocations: ArcSwap<Revocations>,
+    /// What the workers were told last, for those that start afresh.
+    last_word: LastWord,
     reports: Reports,
+}
+
+/// What every worker has been told by mail, or is about to be: a worker that starts afresh has lost what it was told.
+struct LastWord {
+    machine: ArcSwap<turn::Settings>,
+    revocations: ArcSwap<Revocations>,
+    draining: AtomicBool,
 }
 
 impl Shared {
@@ -204,7 +212,11 @@ pub fn start(
         addresses,
         ticket_key: supervisor::ticket_key()
             .map_err(|error| StartError::new("cannot get random numbers", error))?,
-        revocations: ArcSwap::default(),
+        last_word: LastWord {
+            machine: ArcSwap::new(Arc::clone(&machine)),
+            revocations: ArcSwap::default(),
+            draining: AtomicBool::new(false),
+        },
         reports: Reports::of(workers),
     });
     let plans = supervisor::plans(bound, &shared, &machine, settings.streams_per_worker);
@@ -299,6 +311,7 @@ impl Handle {
 
     /// Gives every machine new settings. They are in force when it returns, except in a worker that does not answer.
     pub async fn replace_settings(&self, settings: Arc<turn::Settings>) {
+        self.shared.last_word.machine.store(Arc::clone(&settings));
         self.mail_all(|| Mail::Settings(Arc::clone(&settings)))
             .await;
         self.mail_is_read().await;
@@ -307,7 +320,8 @@ impl Handle {
     /// Tells every machine what has been revoked. Sessions that are made after it returns have heard of it, and those
     /// that were made before are found by [`Handle::end_sessions`]: asked for in this order, none is between them.
     pub async fn replace_revocations(&self, revocations: Arc<Revocations>) {
-        self.shared.revocations.store(Arc::clone(&revocations));
+        let last_word = &self.shared.last_word;
+        last_word.revocations.store(Arc::clone(&revocations));
         self.mail_all(|| Mail::Revocations(Arc::clone(&revocations)))
             .await;
     }
@@ -332,6 +346,8 @@ impl Handle {
     /// Refuses new allocations, or takes them again; at the latest when it returns, except in a worker that does not
     /// answer. What lives goes on.
     pub async fn drain(&self, on: bool) {
+        let draining = &self.shared.last_word.draining;
+        draining.store(on, Ordering::Relaxed);
         self.mail_all(|| Mail::Drain(on)).await;
         self.mail_is_read().await;
     }

@@ -1,12 +1,13 @@
 //! Starts a worker, and starts it afresh should it panic.
 //!
 //! A panic in a worker is a bug. Its calls end with it: nothing of its state is shared, so nothing is
-//! poisoned. Its listening sockets, its mailbox and its counters outlive it, so that new clients are served
-//! by its successor at once.
+//! poisoned. Its listening sockets, its mailbox and its counters outlive it, and so does what all workers were
+//! told last: new clients are served by its successor at once, by the rules in force.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use rand::{
@@ -27,14 +28,15 @@ use super::tcp_relay::Connections;
 use super::udp::Inbox;
 use super::worker::{Acceptor, Times, Worker, read_clock};
 use crate::metrics::Cells;
-use crate::turn::{self, Now, Server, TicketKey, WorkerId};
+use crate::turn::{self, NatDiscovery, Now, Server, TicketKey, WorkerId};
 
 /// What it takes to start one worker, any number of times.
 pub(super) struct Plan {
     number: usize,
     bound: Bound,
     shared: Arc<Shared>,
-    machine: Arc<turn::Settings>,
+    /// As at the beginning: it goes with the sockets.
+    discovery: Vec<NatDiscovery>,
     /// The same for all workers: nonces count from it.
     epoch: Now,
     streams: usize,
@@ -44,7 +46,7 @@ pub(super) struct Plan {
 pub(super) fn plans(
     bound: Vec<Bound>,
     shared: &Arc<Shared>,
-    machine: &Arc<turn::Settings>,
+    machine: &turn::Settings,
     streams: usize,
 ) -> Vec<Plan> {
     let epoch = read_clock();
@@ -52,7 +54,7 @@ pub(super) fn plans(
         number,
         bound,
         shared: Arc::clone(shared),
-        machine: Arc::clone(machine),
+        discovery: machine.nat_discovery.clone(),
         epoch,
         streams,
     };
@@ -121,19 +123,9 @@ impl Plan {
         }
         let mut random = StdRng::try_from_rng(&mut SysRng).map_err(io::Error::other)?;
         let first_stream = u32::try_from(listeners.len()).map_err(io::Error::other)?;
-        let machine = Arc::clone(&self.machine);
-        let number = WorkerId(u16::try_from(self.number).map_err(io::Error::other)?);
-        let mut server = Server::new(
-            machine,
-            Arc::clone(&self.shared.quotas),
-            random.random(),
-            self.epoch,
-        )
-        .among(number, &self.shared.ticket_key);
-        server.replace_revocations(self.shared.revocations.load_full());
         Ok(Worker {
             number: self.number,
-            server,
+            server: self.server(random.random())?,
             sockets: Sockets::new(
                 self.number,
                 listeners,
@@ -157,5 +149,23 @@ impl Plan {
             ready: Vec::new(),
             times: Times::starting(self.epoch.instant),
         })
+    }
+
+    /// A machine that knows what all have been told.
+    fn server(&self, seed: [u8; 32]) -> io::Result<Server> {
+        let number = WorkerId(u16::try_from(self.number).map_err(io::Error::other)?);
+        let last_word = &self.shared.last_word;
+        let mut settings = last_word.machine.load_full();
+        if settings.nat_discovery != self.discovery {
+            Arc::make_mut(&mut settings)
+                .nat_discovery
+                .clone_from(&self.discovery);
+        }
+        let quotas = Arc::clone(&self.shared.quotas);
+        let server = Server::new(settings, quotas, seed, self.epoch);
+        let mut server = server.among(number, &self.shared.ticket_key);
+        server.replace_revocations(last_word.revocations.load_full());
+        server.drain(last_word.draining.load(Ordering::Relaxed));
+        Ok(server)
     }
 }
