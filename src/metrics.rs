@@ -13,7 +13,9 @@ use std::ops::AddAssign;
 use std::time::Duration;
 
 use crate::stun::Method;
-use crate::turn::{Cause, Census, Family, Limit, MoveResult, Refusal, Traffic, Transport};
+use crate::turn::{
+    Cause, Census, EndReason, Family, Limit, MoveResult, Refusal, Traffic, Transport,
+};
 
 pub use delays::{DELAY_BOUNDS, Delays};
 pub use tokens::{Dialect, TokenRefusal, Tokens};
@@ -248,6 +250,7 @@ pub struct Cells {
     answers: ByAnswer,
     refusals: [u64; Refusal::ALL.len()],
     moves: [u64; MoveResult::ALL.len()],
+    ends: [u64; EndReason::ALL.len()],
     socket_errors: [u64; SocketError::ALL.len()],
     /// Receive calls on UDP sockets.
     pub batches: Batches,
@@ -279,6 +282,7 @@ impl Default for Cells {
             answers: [[0; CODES.len() + 1]; METHODS.len() + 1],
             refusals: [0; Refusal::ALL.len()],
             moves: [0; MoveResult::ALL.len()],
+            ends: [0; EndReason::ALL.len()],
             socket_errors: [0; SocketError::ALL.len()],
             batches: Batches::default(),
             forward: Delays::default(),
@@ -339,6 +343,11 @@ impl Cells {
         self.moves[result.index()] += 1;
     }
 
+    /// Counts one allocation that has ended.
+    pub fn ended(&mut self, reason: EndReason) {
+        self.ends[reason.index()] += 1;
+    }
+
     /// Counts one error of a socket.
     pub fn socket_error(&mut self, error: SocketError) {
         self.socket_errors[error as usize] += 1;
@@ -375,6 +384,11 @@ impl Cells {
         self.moves[result.index()]
     }
 
+    /// Allocations that have ended for this reason.
+    pub fn ends(&self, reason: EndReason) -> u64 {
+        self.ends[reason.index()]
+    }
+
     /// Errors of this kind.
     pub fn socket_errors(&self, error: SocketError) -> u64 {
         self.socket_errors[error as usize]
@@ -398,6 +412,7 @@ impl AddAssign<&Self> for Cells {
         );
         add_all(&mut self.refusals, &other.refusals);
         add_all(&mut self.moves, &other.moves);
+        add_all(&mut self.ends, &other.ends);
         add_all(&mut self.socket_errors, &other.socket_errors);
         add_all(&mut self.batches.calls, &other.batches.calls);
         self.batches.packets += other.batches.packets;

@@ -251,6 +251,7 @@ mod tests {
     use axum::body::to_bytes;
 
     use super::*;
+    use crate::turn::EndReason;
 
     async fn text(response: Response) -> (StatusCode, String) {
         let status = response.status();
@@ -332,10 +333,11 @@ mod tests {
     #[tokio::test]
     async fn the_page_has_a_help_and_a_type_for_every_metric_and_closed_labels_only() {
         let secret_uses = BTreeMap::from([("main".to_owned(), 7)]);
-        let snapshot = Snapshot {
+        let mut snapshot = Snapshot {
             secret_uses,
             ..Snapshot::default()
         };
+        snapshot.cells.ended(EndReason::Kicked);
         let source = Source::new(0, Arc::default(), move || {
             let snapshot = snapshot.clone();
             async { snapshot }
@@ -355,6 +357,8 @@ mod tests {
             assert!(names.contains(&name), "{name}");
         }
         assert!(page.contains("\nturn_auth_secret_used_total{id=\"main\"} 7\n"));
+        assert!(page.contains("\nturn_allocations_ended_total{reason=\"kicked\"} 1\n"));
+        assert!(page.contains("\nturn_allocations_ended_total{reason=\"deleted\"} 0\n"));
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let name = line.split(['{', ' ']).next().unwrap();
             let is_known = |suffix: &str| {

@@ -13,7 +13,7 @@ use crate::metrics::{
     BATCH_BOUNDS, Cells, DELAY_BOUNDS, Dialect, Direction, DtlsCells, DtlsDrop, Snapshot,
     SocketError, TokenRefusal, Tokens,
 };
-use crate::turn::{Cause, Census, Family, Limit, MoveResult, Refusal, Transport};
+use crate::turn::{Cause, Census, EndReason, Family, Limit, MoveResult, Refusal, Transport};
 
 /// Makes the page.
 ///
@@ -124,6 +124,12 @@ impl Page {
         let mut family = Series::counter("turn_allocations_total", help);
         for (result, count) in allocates(cells) {
             family.add(&[("result", result)], count as f64);
+        }
+        self.push(family);
+        let help = "Allocations that ended, by reason. Those of a worker that panicked are not among them.";
+        let mut family = Series::counter("turn_allocations_ended_total", help);
+        for reason in EndReason::ALL {
+            family.add(&[("reason", reason.label())], cells.ends(*reason) as f64);
         }
         self.push(family);
         let mut refusals = Series::counter(

@@ -433,7 +433,8 @@ impl Worker<'_> {
             match event {
                 Event::Move(result) => self.cells.moved(result),
                 Event::Left(client) => self.part_from(client),
-                Event::Allocated(_) | Event::Connect(_) | Event::Moved(_) | Event::Released(_) => {}
+                Event::Released(ref ended) => self.cells.ended(ended.reason),
+                Event::Allocated(_) | Event::Connect(_) | Event::Moved(_) => {}
             }
             log::event(&event);
             match event {
