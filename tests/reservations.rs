@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use turnd::plane::Listen;
 use turnd::stun::{Attribute, Method};
-use turnd::turn::Transport;
+use turnd::turn::{EndReason, Transport};
 use wire::{Client, PASSWORD, Plane, ip, loopback, peer, receive_from};
 
 /// Enough that some are dealt to each worker: that all of the clients of a test meet one worker of four by chance
@@ -73,6 +73,37 @@ fn t2_a_held_port_is_given_to_nobody_else() {
     });
     assert!(refused, "the range never ran out");
     assert_eq!(redeem(&mut Client::tcp(plane.tcp), token), Ok(held));
+}
+
+/// \[A26\]: a port that is held is nobody's allocation, so whoever reserves in a row and lets the allocations go is
+/// stopped where its quota is; the others are not.
+#[test]
+fn a26_a_user_holds_no_more_ports_than_it_may_have_allocations() {
+    let plane = Plane::start_with(2, vec![loopback()], |settings| {
+        settings.users.add_user("mallory", PASSWORD);
+        settings.limits.per_user = 3;
+    });
+    let mut codes = Vec::new();
+    for _ in 0..12 {
+        let mut client = Client::udp(plane.udp).named("mallory");
+        let answer = client.request(Method::ALLOCATE, |writer| {
+            writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+            writer.even_port(true);
+        });
+        codes.push(answer.code());
+        let gone = client.request(Method::REFRESH, |writer| {
+            writer.u32(Attribute::LIFETIME, 0);
+        });
+        assert_eq!(gone.code(), if answer.code() == 0 { 0 } else { 437 });
+    }
+    assert_eq!(codes[..3], [0; 3]);
+    assert_eq!(codes[3..], [508; 9]);
+    let snapshot = plane.snapshot();
+    assert_eq!(snapshot.ports.used, 3);
+    assert_eq!(snapshot.cells.ends(EndReason::Deleted), 3);
+    // It may have other allocations, and others may reserve.
+    Client::udp(plane.udp).named("mallory").allocate();
+    reserve(&mut Client::udp(plane.udp));
 }
 
 /// Four workers, two users, and the address of a second listener for UDP and TCP.

@@ -48,6 +48,14 @@ impl Reservations {
         }
     }
 
+    /// How many are held for an owner.
+    pub(super) fn count(&self, owner: u64, now: Instant, ports: &Ports) -> usize {
+        let mut held = self.held();
+        sweep(&mut held, now, ports);
+        let theirs = held.values().filter(|(_, one)| one.owner == owner);
+        theirs.count()
+    }
+
     /// Hands the socket to its owner, once.
     pub(super) fn take(
         &self,
@@ -141,6 +149,19 @@ mod tests {
             }
             assert_eq!(ports.pool(), (10, 0));
         }
+    }
+
+    #[test]
+    fn a26_reservations_are_counted_by_owner_until_they_are_used_or_overdue() {
+        let now = Instant::now();
+        let (reservations, ports) = held(now);
+        let count = |owner, at| reservations.count(owner, at, &ports);
+        assert_eq!((count(OWNER, now), count(OWNER + 1, now)), (1, 0));
+        assert_eq!(count(OWNER, now + LIFETIME), 0);
+        assert_eq!(ports.pool(), (10, 0));
+        let (reservations, ports) = held(now);
+        assert!(reservations.take(TOKEN, OWNER, now, &ports).is_some());
+        assert_eq!(reservations.count(OWNER, now, &ports), 0);
     }
 
     #[test]

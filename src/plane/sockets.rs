@@ -301,7 +301,12 @@ impl Sockets {
         &mut self,
         want: &Want,
         owner: u64,
+        most: u32,
     ) -> Result<(Socket, usize, u16, ReservationToken), NoCapacity> {
+        let (reservations, ports) = (&self.shared.reservations, &self.shared.ports);
+        if reservations.count(owner, want.now.instant, ports) >= most as usize {
+            return Err(NoCapacity);
+        }
         for _ in 0..BIND_ATTEMPTS {
             let (socket, address, port) =
                 self.open_fitting(want.family == Family::V4, want.protocol, |port| {
@@ -388,8 +393,8 @@ impl Relays for Sockets {
         let (socket, address, port) = match want.port {
             WantedPort::Any => self.open_fitting(v4, protocol, |_| true)?,
             WantedPort::Even => self.open_fitting(v4, protocol, |port| port % 2 == 0)?,
-            WantedPort::EvenAndNext { owner } => {
-                let (socket, address, port, reserved) = self.open_pair(&want, owner)?;
+            WantedPort::EvenAndNext { owner, most } => {
+                let (socket, address, port, reserved) = self.open_pair(&want, owner, most)?;
                 token = Some(reserved);
                 (socket, address, port)
             }

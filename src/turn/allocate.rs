@@ -47,8 +47,8 @@ impl Server {
         let protocol = requested_protocol(request)?;
         // 4. Nothing to check: the DF bit can be set.
         // 5 to 9
-        let applicant = user.applicant(request, &self.quotas);
-        let wanted = Wanted::of(request, applicant.person, families)?;
+        let (applicant, terms) = (user.applicant(request, &self.quotas), user.terms(request));
+        let wanted = Wanted::of(request, (applicant.person, terms.per_user), families)?;
         let lifetime = request.granted_lifetime(user)?;
         // §21.4
         if peers::is_tunnel(request.from.five_tuple.client.ip()) {
@@ -63,7 +63,6 @@ impl Server {
         }
         let mobility = self.wanted_mobility(request)?;
         // 10. Before anything is opened.
-        let terms = user.terms(request);
         let claim = self.claim(request, &applicant, &terms)?;
         let Some(relays) = wanted.open(request, protocol, relays) else {
             return Err(self.no_capacity(request));
@@ -156,8 +155,12 @@ enum Wanted {
 }
 
 impl Wanted {
-    /// The numbers go on from [`Server::allocate`].
-    fn of(request: &Request<'_>, owner: u64, families: Families) -> Result<Self, Reject> {
+    /// The numbers go on from [`Server::allocate`]. There may be no more reserved ports of an `owner` than allocations.
+    fn of(
+        request: &Request<'_>,
+        (owner, most): (u64, u32),
+        families: Families,
+    ) -> Result<Self, Reject> {
         let requested = request.has(Attribute::REQUESTED_ADDRESS_FAMILY);
         let additional = request.has_additional_family();
         // 5. The family is that of the reservation.
@@ -184,7 +187,7 @@ impl Wanted {
             None => WantedPort::Any,
             Some(false) => WantedPort::Even,
             Some(true) if additional => return Err(Reject::BadRequest),
-            Some(true) => WantedPort::EvenAndNext { owner },
+            Some(true) => WantedPort::EvenAndNext { owner, most },
         };
         // 9
         Ok(if request.wants_both_families()? {

@@ -139,6 +139,9 @@ pub enum WantedPort {
     EvenAndNext {
         /// Who may use the held port.
         owner: u64,
+        /// How many ports may be held for the owner. A held port is no allocation and no quota counts it, so whoever
+        /// made and ended allocations in a row would have as many ports as time allows.
+        most: u32,
     },
     /// The port held under `token`.
     Reserved {

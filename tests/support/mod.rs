@@ -682,7 +682,7 @@ impl Relays for FakeRelays {
             self.listening.insert(relay.id);
             return Ok(relay);
         }
-        let WantedPort::EvenAndNext { owner } = want.port else {
+        let WantedPort::EvenAndNext { owner, .. } = want.port else {
             return Ok(self.add(address, None));
         };
         let token = ReservationToken(u64::from(self.port).to_be_bytes());
