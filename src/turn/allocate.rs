@@ -18,8 +18,8 @@ use super::response::{self, Reject, Success};
 use super::server::Server;
 use super::terms::Terms;
 use super::{
-    Allocated, Event, Families, Family, Refreshed, Relay, RelayProtocol, Relays, SessionId,
-    Software, Traffic, Want, WantedPort,
+    Allocated, Event, Families, Family, Relay, RelayProtocol, Relays, SessionId, Traffic, Want,
+    WantedPort,
 };
 
 impl Server {
@@ -132,14 +132,7 @@ impl Server {
             connections: None,
             to_peer: Traffic::default(),
             to_client: Traffic::default(),
-            birth: Birth {
-                session: SessionId(self.random.random()),
-                at: now,
-                transaction: request.message.transaction_id(),
-                reserved: relay.reserved,
-                refreshed: Refreshed::default(),
-                software: Software::of(request),
-            },
+            birth: Birth::new(request, SessionId(self.random.random()), relay.reserved),
             claim,
             allowance: None,
             mobility: None,
@@ -270,7 +263,7 @@ fn told(allocation: &Allocation, request: &Request<'_>, families: Families) -> r
         relay: allocation.relay.address,
         second: allocation.second.as_ref().map(|second| second.address),
         lifetime: left.as_secs() as u32,
-        reserved: allocation.birth.reserved,
+        reserved: allocation.birth.reserved(),
         lacks,
         ticket: None,
     }

@@ -21,10 +21,11 @@ use super::mobility::Mobility;
 use super::oauth::Grant;
 use super::permission::Permissions;
 use super::quota::Claim;
+use super::request::Request;
 use super::trail::Trail;
 use super::{
-    Cause, Client, Family, FiveTuple, Quotas, Refreshed, RelayId, ReservationToken, SessionId,
-    Software, Traffic,
+    Cause, Client, Dialect, Family, FiveTuple, Quotas, Refreshed, RelayId, ReservationToken,
+    SessionId, Software, Traffic,
 };
 
 /// An allocation (RFC 8656 §6).
@@ -106,12 +107,49 @@ pub(super) struct Birth {
     pub(super) session: SessionId,
     pub(super) at: Instant,
     pub(super) transaction: TransactionId,
-    pub(super) reserved: Option<ReservationToken>,
-    pub(super) software: Software,
     pub(super) refreshed: Refreshed,
+    dialect: Dialect,
+    extras: Option<Box<Extras>>,
+}
+
+/// What few requests have.
+struct Extras {
+    reserved: Option<ReservationToken>,
+    said: Option<Box<str>>,
 }
 
 impl Birth {
+    pub(super) fn new(
+        request: &Request<'_>,
+        session: SessionId,
+        reserved: Option<ReservationToken>,
+    ) -> Self {
+        let Software { dialect, said } = Software::of(request);
+        let has_extras = reserved.is_some() || said.is_some();
+        Self {
+            session,
+            at: request.now.instant,
+            transaction: request.message.transaction_id(),
+            refreshed: Refreshed::default(),
+            dialect,
+            extras: has_extras.then(|| Box::new(Extras { reserved, said })),
+        }
+    }
+
+    /// The port that is held beside the relay's.
+    pub(super) fn reserved(&self) -> Option<ReservationToken> {
+        self.extras.as_ref()?.reserved
+    }
+
+    /// Which program the client is.
+    pub(super) fn software(&self) -> Software {
+        let said = self.extras.as_ref().and_then(|extras| extras.said.clone());
+        Software {
+            dialect: self.dialect,
+            said,
+        }
+    }
+
     /// Counts a Refresh.
     pub(super) fn refreshed(&mut self, now: Instant) {
         let age = now.saturating_duration_since(self.at).as_secs();

@@ -262,7 +262,7 @@ impl Server {
             to_client: allocation.to_client,
             age: now.instant.saturating_duration_since(allocation.birth.at),
             left: until(allocation.deadline()),
-            software: allocation.birth.software.clone(),
+            software: allocation.birth.software(),
             refused: allocation
                 .trail
                 .as_ref()
