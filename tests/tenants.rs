@@ -163,6 +163,10 @@ fn a_secret_speaks_for_its_tenant_and_for_no_other() {
         (at_front(18, &north, "acme~acme~ann"), INTEGRITY, None),
         (at_front(19, &acme, "north~acme~ann"), INTEGRITY, None),
         (at_front(20, &acme, "ann"), INTEGRITY, None),
+        // What has the operator's secret in it and no tenant is no tenant's.
+        (at_acme(21, &north, "north~ann"), CLAIMS, None),
+        (at_acme(22, &north, "north~"), CLAIMS, None),
+        (at_front(23, &north, "north~ann"), GOOD, None),
     ];
     let mut expected = Vec::new();
     for (number, (user, wanted, tenant)) in cases.into_iter().enumerate() {

@@ -235,6 +235,7 @@ impl Worker<'_> {
     /// Nothing more will be sent to a client.
     pub(super) fn part_from(&mut self, client: Client) {
         if let Some((worker, path)) = through(client.path) {
+            self.server.note_door(client, None);
             self.write(worker, Client { path, ..client }, Text::Left);
         }
     }

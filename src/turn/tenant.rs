@@ -224,7 +224,10 @@ impl<'a> Standing<'a> {
     /// With what the name says. A secret of a tenant speaks for this tenant, and may leave its name out; the operator's
     /// speaks for any, but at a tenant's door only for the tenant whose door it is.
     fn with(self, issued: Option<Result<Issued<'a>, BadClaims>>, may_leave_out: bool) -> Self {
+        // What is not of this form names no tenant. The operator's secret is good here only for one that it names.
+        let unnamed = self.secret.is_some() && !may_leave_out;
         let mut issued = match issued {
+            None if unnamed => return Self { bad: true, ..self },
             None => return self,
             Some(Err(BadClaims)) => return Self { bad: true, ..self },
             Some(Ok(issued)) => issued,
