@@ -177,6 +177,24 @@ fn a_secret_speaks_for_its_tenant_and_for_no_other() {
     assert_eq!(tenants(&turn), expected);
 }
 
+/// An operator who changes a secret waits until the old one is used no more, by whichever door.
+#[test]
+fn the_operators_secret_is_counted_at_the_doors_of_tenants_too() {
+    let mut turn = machine();
+    let (acme, north) = (secret("acme"), north().with_claims());
+    for (user, count) in [
+        (at_front(0, &north, "north~acme~ann"), 1),
+        (at_acme(1, &north, "north~acme~ann"), 2),
+        (at_acme(2, &acme, "acme~~ann"), 2),
+        (at_acme(3, &acme, "ann"), 2),
+        (at_front(4, &acme, "acme~~ann"), 2),
+    ] {
+        assert_eq!(outcome(&mut turn, user), GOOD);
+        let uses: Vec<_> = turn.server.secret_uses().collect();
+        assert_eq!(uses, [("north", count)]);
+    }
+}
+
 #[test]
 fn the_same_name_is_another_person_with_another_tenant() {
     let mut turn = Turn::with(|settings| {

@@ -304,15 +304,22 @@ fn look_up(
     standing: &Standing<'_>,
 ) -> Result<(Key, Option<usize>), Mismatch> {
     let (users, message) = (request.users(), &request.message);
+    let operators = &request.settings.users;
     let (key, place) = match standing.secret {
-        Some(secret) => (users.verify_by(secret, message, name, algorithm)?, None),
-        None => users.verify(message, name, algorithm)?,
+        Some(secret) => {
+            let key = users.verify_by(secret, message, name, algorithm)?;
+            (key, operators.place_of(secret))
+        }
+        None => {
+            let (key, place) = users.verify(message, name, algorithm)?;
+            (key, place.filter(|_| request.door.is_none()))
+        }
     };
     // Only who has the key learns of it.
     if standing.bad || request.settings.policy(standing).is_nobody() {
         return Err(Mismatch::Claims);
     }
-    Ok((key, place.filter(|_| request.door.is_none())))
+    Ok((key, place))
 }
 
 /// What proved to be a user's.

@@ -149,6 +149,12 @@ impl Users {
         secrets.find(|secret| secret.claims && secret.id.as_bytes() == id)
     }
 
+    /// Where a secret stands among these, if it is one of them.
+    pub(super) fn place_of(&self, secret: &SharedSecret) -> Option<usize> {
+        let mut secrets = self.secrets.iter();
+        secrets.position(|one| std::ptr::eq(one, secret))
+    }
+
     /// The operator's names of the secrets that vouch for claims.
     pub(super) fn claiming_ids(&self) -> impl Iterator<Item = &str> {
         let secrets = self.secrets.iter().filter(|secret| secret.claims);
