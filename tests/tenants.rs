@@ -219,6 +219,10 @@ fn the_same_name_is_another_person_with_another_tenant() {
     assert_eq!(outcome(&mut turn, at_front(6, &north, "north~~ann")), GOOD);
     assert_eq!(outcome(&mut turn, at_front(7, &north, "north~x~ann")), GOOD);
     assert_eq!(turn.quotas.rejected()[Limit::User.index()], 4);
+    // Names that had to be escaped are the same as where they had not.
+    let escaped = at_front(8, &north, "north~~8_3aann");
+    assert_eq!(outcome(&mut turn, escaped), GOOD);
+    assert_eq!(outcome(&mut turn, at_front(9, &north, "8:ann")), full);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::response;
 use super::server::Server;
 use super::tenant::Standing;
 use super::terms::Terms;
+use super::username::unescape;
 use super::{Cause, OnExpiry, Quotas, Refusal, Reply, Verdict};
 
 /// Who sent a request, and how the answer is signed.
@@ -49,7 +50,7 @@ impl User<'_> {
         // The same for all credentials of a person, as far as can be told.
         let person = match (self.grant, issued) {
             (Some(grant), _) => grant.token,
-            (None, Some(issued)) => quotas.user(*tenant, issued.subject.as_bytes()),
+            (None, Some(issued)) => quotas.user(*tenant, unescape(issued.subject).as_bytes()),
             (None, None) => quotas.user(*tenant, request.users().person(self.name)),
         };
         Applicant {
