@@ -265,6 +265,36 @@ fn the_accounts_of_the_past_are_few() {
     assert_eq!(ages[0], seconds(1));
 }
 
+/// Who wants its deeds forgotten cannot make the others be forgotten, by many short calls.
+#[test]
+fn nobody_pushes_out_the_past_of_the_others() {
+    let mut turn = Turn::new();
+    let (mut ann, mut bob) = (ann(), bob());
+    let mut call = |user: &mut User| {
+        assert_eq!(user.allocate(&mut turn).code(), 0);
+        assert_eq!(user.refresh(&mut turn, Some(0)).code(), 0);
+        turn.pass(seconds(1));
+    };
+    for _ in 0..100 {
+        call(&mut bob);
+    }
+    for _ in 0..1000 {
+        call(&mut ann);
+    }
+    // Bob is one of many, too, and is known by his last calls as well as by the first.
+    for _ in 0..10 {
+        call(&mut bob);
+    }
+    let past = past(&turn);
+    let of = |name: &[u8]| {
+        let theirs = |account: &&Account| &*account.session.username == name;
+        past.iter().filter(theirs).count()
+    };
+    assert_eq!((of(b"bob"), of(b"ann")), (100, 156));
+    let ages = past.iter().map(|account| account.ended.unwrap().1);
+    assert!(ages.is_sorted());
+}
+
 #[test]
 fn a_login_that_fails_is_noted_with_the_reason() {
     let mut turn = Turn::with(|settings| {

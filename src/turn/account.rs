@@ -109,7 +109,7 @@ impl Server {
         which: impl Fn(&Holder<'_>) -> bool,
         peer: Option<IpAddr>,
     ) -> Vec<Account> {
-        let past = self.past.0.iter().rev();
+        let past = self.past.accounts.iter().rev();
         past.filter(|(_, account)| peer.is_none_or(|peer| account.mentions(peer)))
             .filter(|(_, account)| which(&account.session.holder()))
             .map(|(end, account)| {
@@ -155,7 +155,8 @@ impl Server {
         account.exchanges.truncate(MOST_EXCHANGES);
         account.exchanges.shrink_to_fit();
         account.ended = Some((reason, Duration::ZERO));
-        self.past.add(now.instant, account);
+        let owner = allocation.claim.person();
+        self.past.add(now.instant, owner, account);
     }
 
     /// Notes that a request was carried out.
@@ -303,18 +304,32 @@ impl Allocation {
 
 /// The accounts of the sessions that ended last, with their ends.
 #[derive(Debug, Default)]
-pub(super) struct Past(VecDeque<(Instant, Account)>);
+pub(super) struct Past {
+    accounts: VecDeque<(Instant, Account)>,
+    /// Whose they are, in the same order.
+    owners: VecDeque<u64>,
+}
 
 impl Past {
-    fn add(&mut self, end: Instant, account: Account) {
-        if self.0.len() == MOST_PAST {
-            self.0.pop_front();
+    /// When there is no room, the oldest one goes; but who has many takes the place of its own oldest one, so that
+    /// nobody can make the others be forgotten.
+    fn add(&mut self, end: Instant, owner: u64, account: Account) {
+        if self.owners.len() == MOST_PAST {
+            let theirs = |known: &u64| *known == owner;
+            let count = self.owners.iter().filter(|known| theirs(known)).count();
+            let own = self.owners.iter().position(theirs);
+            let place = own.filter(|_| count >= MOST_OF_ONE).unwrap_or(0);
+            self.owners.remove(place);
+            self.accounts.remove(place);
         }
-        self.0.push_back((end, account));
+        self.owners.push_back(owner);
+        self.accounts.push_back((end, account));
     }
 }
 
 /// Of one machine.
 const MOST_PAST: usize = 256;
+/// Of one user, when there is no room for more.
+const MOST_OF_ONE: usize = 64;
 /// Of a session that has ended.
 const MOST_EXCHANGES: usize = 16;

@@ -211,6 +211,11 @@ impl Claim {
         Arc::clone(share)
     }
 
+    /// Stands for the user whom it counts against.
+    pub(super) fn person(&self) -> u64 {
+        self.person
+    }
+
     /// Counts a request that asked for too much of what is no allocation.
     pub(super) fn reject(&self, limit: Limit) {
         self.quotas.lock().rejected[limit.index()] += 1;
