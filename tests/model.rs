@@ -1,5 +1,6 @@
 //! The machine against a model of it that is as naive as can be: lists that are searched from end to end, and every
-//! rule of RFC 8656 and RFC 8016 written down where it applies. Both are given the same random operations.
+//! rule of RFC 8656 and RFC 8016 written down where it applies, as well as what credentials claim, what is revoked and how
+//! many peers may be new. Both are given the same random operations.
 
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
@@ -7,13 +8,17 @@ mod support;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use support::*;
 use turnd::stun::{Attribute, Method};
-use turnd::turn::{Cause, Client, OnExpiry, RelayId, Settings, Transport, Verdict};
+use turnd::turn::{
+    Cause, Client, EndReason, Holder, NewPeers, OnExpiry, RelayId, Revocations, Revoked,
+    SecretAlgorithm, Settings, SharedSecret, Term, Transport, Verdict,
+};
 
 /// Something that happens. Numbers choose among the few clients, users, peers and relays that there are.
 #[derive(Clone, Debug)]
@@ -40,6 +45,8 @@ enum Step {
     /// With or without a prefix denied.
     Reload(bool),
     Drain(bool),
+    /// The credential of one user is taken back, or no longer is; and what it has made ends, or does not.
+    Revoke(bool, bool),
 }
 
 /// A client and a user.
@@ -60,6 +67,7 @@ struct Model {
     on_expiry: OnExpiry,
     deny: bool,
     drain: bool,
+    revoked: bool,
     allocations: Vec<Allocation>,
     /// How many there have been.
     births: usize,
@@ -81,6 +89,8 @@ struct Allocation {
     relays: Vec<Relay>,
     permissions: Vec<(IpAddr, u64)>,
     channels: Vec<(u16, SocketAddr, u64)>,
+    /// Until when its new peers are paid for.
+    paid: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -90,6 +100,7 @@ struct Relay {
 }
 
 const PER_USER: usize = 3;
+const PER_TENANT: usize = 2;
 const TOTAL: usize = 5;
 const PERMISSIONS: usize = 3;
 const CHANNELS: usize = 2;
@@ -99,8 +110,17 @@ const CLIENTS: [(&str, Transport); 4] = [
     ("192.0.2.2:2000", Transport::Udp),
     ("[2001:db8::9]:3000", Transport::Tls),
 ];
-/// Seconds until the credentials of each user end.
-const EXPIRIES: [Option<u64>; 3] = [None, None, Some(900)];
+/// Seconds until the credentials of each user end, as far as that comes in sight.
+const EXPIRIES: [Option<u64>; 6] = [None, None, Some(900), None, None, None];
+/// The users of a tenant: one who may have an allocation and reaches less than others, one whose credential may be taken
+/// back, and one who claims what nobody knows.
+const NARROW: usize = 3;
+const REVOCABLE: usize = 4;
+const ODD: usize = 5;
+const CREDENTIALS: [&str; 3] = ["dan~a1~pnarrow", "eve~jx", "fay~z9"];
+/// One new peer in so many milliseconds, and that many at once.
+const NEW_PEER: u64 = 30_000;
+const NEW_PEERS: u64 = 2;
 const PEERS: [&str; 8] = [
     "52.1.2.3:4000",
     "52.1.2.3:4001",
@@ -114,6 +134,7 @@ const PEERS: [&str; 8] = [
 /// The user who asks for tickets.
 const MOBILE: usize = 0;
 const DENIED: &str = "52.1.2.9/32";
+const NARROWLY_DENIED: &str = "53.0.0.0/8";
 
 impl Model {
     fn new(on_expiry: OnExpiry) -> Self {
@@ -123,6 +144,7 @@ impl Model {
             on_expiry,
             deny: false,
             drain: false,
+            revoked: false,
             allocations: Vec::new(),
             births: 0,
         }
@@ -134,6 +156,18 @@ impl Model {
 
     fn expired(&self, user: usize) -> bool {
         EXPIRIES[user].is_some_and(|end| self.seconds_now() >= UNIX + end + 60)
+    }
+
+    /// Whether a user cannot log in to make something or to prolong it.
+    fn unwelcome(&self, user: usize) -> bool {
+        user == ODD || self.revoked && user == REVOCABLE
+    }
+
+    fn count(&self, whose: impl Fn(usize) -> bool) -> usize {
+        let allocations = self.allocations.iter();
+        allocations
+            .filter(|allocation| whose(allocation.user))
+            .count()
     }
 
     /// Forgets everything whose time has come.
@@ -174,7 +208,7 @@ impl Model {
 
     /// With a ticket that was issued after so many moves of the allocation with this number.
     fn resume(&mut self, (client, user): Who, birth: usize, moves: usize) -> (u16, u64) {
-        if self.expired(user) && self.on_expiry != OnExpiry::New {
+        if self.unwelcome(user) || self.expired(user) && self.on_expiry != OnExpiry::New {
             return (401, 0);
         }
         let at = self.of_client(client);
@@ -252,7 +286,7 @@ impl Model {
         even: Option<bool>,
         given: &[SocketAddr],
     ) -> (u16, u64) {
-        if self.expired(user) {
+        if self.unwelcome(user) || self.expired(user) {
             return (401, 0);
         }
         if self.of_client(client).is_some() {
@@ -270,11 +304,11 @@ impl Model {
         if self.allocations.len() >= TOTAL {
             return (508, 0);
         }
-        let of_user = self
-            .allocations
-            .iter()
-            .filter(|allocation| allocation.user == user);
-        if of_user.count() >= PER_USER {
+        if is_of_tenant(user) && self.count(is_of_tenant) >= PER_TENANT {
+            return (486, 0);
+        }
+        let most = if user == NARROW { 1 } else { PER_USER };
+        if self.count(|other| other == user) >= most {
             return (486, 0);
         }
         let expected: &[bool] = match families {
@@ -306,6 +340,7 @@ impl Model {
                 .collect(),
             permissions: Vec::new(),
             channels: Vec::new(),
+            paid: 0,
         });
         (0, lifetime)
     }
@@ -316,7 +351,7 @@ impl Model {
         asked: Option<u32>,
         family: Option<u8>,
     ) -> (u16, u64) {
-        if self.expired(user) && self.on_expiry != OnExpiry::New {
+        if self.unwelcome(user) || self.expired(user) && self.on_expiry != OnExpiry::New {
             return (401, 0);
         }
         let Some(index) = self.of_client(client) else {
@@ -361,10 +396,35 @@ impl Model {
         }
         let special = peer == address(PEERS[4]) || peer == address(PEERS[7]);
         let denied = self.deny && peer == address(PEERS[2]);
-        if special || denied { 403 } else { 0 }
+        let narrowly = allocation.user == NARROW && peer == address(PEERS[3]);
+        if special || denied || narrowly {
+            403
+        } else {
+            0
+        }
+    }
+
+    /// Whether all of these peers may be new to an allocation that are. If so they are paid for.
+    fn meet(&mut self, index: usize, peers: &[SocketAddr]) -> bool {
+        let now = self.now;
+        let allocation = &mut self.allocations[index];
+        let known = |peer: &IpAddr| allocation.permissions.iter().any(|(ip, _)| ip == peer);
+        let new: BTreeSet<IpAddr> = peers.iter().map(SocketAddr::ip).collect();
+        let number = new.iter().filter(|peer| !known(peer)).count() as u64;
+        let paid = allocation.paid.max(now) + number * NEW_PEER;
+        if number > 0 && paid > now + NEW_PEERS * NEW_PEER {
+            return false;
+        }
+        if number > 0 {
+            allocation.paid = paid;
+        }
+        true
     }
 
     fn permit(&mut self, (client, user): Who, peers: &[SocketAddr]) -> u16 {
+        if user == ODD {
+            return 401;
+        }
         let Some(index) = self.of_client(client) else {
             return 437;
         };
@@ -378,7 +438,7 @@ impl Model {
         if codes.contains(&443) {
             return 443;
         }
-        if codes.contains(&403) {
+        if codes.contains(&403) || !self.meet(index, peers) {
             return 403;
         }
         let mut after = self.allocations[index].permissions.clone();
@@ -394,6 +454,9 @@ impl Model {
     }
 
     fn bind(&mut self, (client, user): Who, number: u16, peer: SocketAddr) -> u16 {
+        if user == ODD {
+            return 401;
+        }
         let Some(index) = self.of_client(client) else {
             return 437;
         };
@@ -415,8 +478,9 @@ impl Model {
         if fresh && channels.len() >= CHANNELS {
             return 508;
         }
-        if self.permit((client, user), &[peer]) != 0 {
-            return 508;
+        let code = self.permit((client, user), &[peer]);
+        if code != 0 {
+            return code;
         }
         let ends = self.now + 600_000;
         let channels = &mut self.allocations[index].channels;
@@ -497,6 +561,10 @@ impl Model {
     }
 }
 
+fn is_of_tenant(user: usize) -> bool {
+    user >= NARROW
+}
+
 impl Allocation {
     fn is_of(&self, client: usize) -> bool {
         self.client == client && !self.away || self.next == Some(client)
@@ -532,13 +600,17 @@ struct Reached {
     /// Data that moved what they were the first of, and data to those who were away.
     arrivals: usize,
     missed: usize,
+    /// Peers that were refused because there were too many new ones.
+    newcomers: usize,
+    /// Sessions that ended since their credential was taken back.
+    cut: usize,
 }
 
 impl Pair {
     fn new(on_expiry: OnExpiry) -> Self {
         Self {
             turn: Turn::with(|settings| change(settings, on_expiry, false)),
-            users: vec![ann(), bob(), vouched("cyd", UNIX + 900, ann().client)],
+            users: users(),
             model: Model::new(on_expiry),
             relays: Vec::new(),
             nonces: HashMap::new(),
@@ -603,6 +675,40 @@ impl Pair {
                 self.turn.server.drain(on);
                 self.model.drain = on;
             }
+            Step::Revoke(on, cut) => self.revoke(on, cut),
+        }
+    }
+
+    fn revoke(&mut self, on: bool, cut: bool) {
+        let revoked = Revoked::Credential {
+            tenant: "acme".into(),
+            id: "x".into(),
+        };
+        let term = Term {
+            not_before: u64::MAX,
+            until: u64::MAX,
+        };
+        let all = on.then_some((revoked, term));
+        let all = Arc::new(Revocations::new(seconds(86_400), all));
+        self.turn.server.replace_revocations(Arc::clone(&all));
+        self.model.revoked = on;
+        if cut {
+            let Turn {
+                server,
+                relays,
+                now,
+                ..
+            } = &mut self.turn;
+            let covered = |holder: &Holder<'_>| all.cover(holder, now.unix);
+            let ended = server.end_sessions(*now, EndReason::Revoked, covered, relays);
+            let theirs = |allocation: &Allocation| on && allocation.user == REVOCABLE;
+            // What is overdue ends as well, and is not in the model any more.
+            let known = self.model.count(|user| on && user == REVOCABLE);
+            assert!(ended >= known);
+            self.reached.cut += known;
+            self.model
+                .allocations
+                .retain(|allocation| !theirs(allocation));
         }
     }
 
@@ -629,7 +735,13 @@ impl Pair {
                 writer.xor_address(Attribute::XOR_PEER_ADDRESS, *peer);
             }
         });
-        assert_eq!(answer.code(), self.model.permit(who, &peers));
+        let before = self.model.clone();
+        let expected = self.model.permit(who, &peers);
+        assert_eq!(answer.code(), expected);
+        if let (403, Some(index)) = (expected, before.of_client(who.0)) {
+            let judged = peers.iter().all(|peer| before.judge(index, *peer) == 0);
+            self.reached.newcomers += usize::from(judged);
+        }
     }
 
     fn bind(&mut self, who: Who, number: u16, peer: usize) {
@@ -898,11 +1010,37 @@ fn change(settings: &mut Settings, on_expiry: OnExpiry, deny: bool) {
     settings.mobility = true;
     settings.on_expiry = on_expiry;
     settings.limits.per_user = PER_USER as u32;
+    settings.limits.per_tenant = PER_TENANT as u32;
     settings.limits.total = TOTAL as u32;
+    settings.limits.new_peers = NewPeers {
+        per_allocation: (60_000 / NEW_PEER) as u32,
+        per_user: 0,
+    };
     settings.limits.permissions = PERMISSIONS;
     settings.limits.channels = CHANNELS;
     settings.limits.unauthenticated_replies = 0;
     settings.peers = peers(&[], if deny { &[DENIED] } else { &[] });
+    let mut narrow = settings.peers.clone();
+    narrow.deny.push(NARROWLY_DENIED.parse().unwrap());
+    settings.policies.insert("narrow".into(), narrow);
+    settings.users.add_secret(claiming()).unwrap();
+}
+
+/// The secret that vouches for what the users of the tenant claim.
+fn claiming() -> SharedSecret {
+    SharedSecret::new("k", b"k", SecretAlgorithm::Sha1).with_claims()
+}
+
+/// Of everybody, and of a tenant.
+fn users() -> Vec<User> {
+    let client = ann().client;
+    let of_tenant = CREDENTIALS.map(|rest| {
+        let name = format!("{}:k~acme~{rest}", UNIX + 1_000_000);
+        User::new(&name, &claiming().password(name.as_bytes()), client)
+    });
+    let mut users = vec![ann(), bob(), vouched("cyd", UNIX + 900, client)];
+    users.extend(of_tenant);
+    users
 }
 
 /// A client's way to the server.
@@ -927,7 +1065,14 @@ fn outcome(answer: &Answer) -> (u16, u64) {
 fn step() -> impl Strategy<Value = Step> {
     // Mostly the first client, user and peers, so that what was made is met again.
     let client = prop_oneof![3 => Just(0), 2 => 0..CLIENTS.len()];
-    let user = prop_oneof![8 => Just(0usize), 1 => Just(1usize), 3 => Just(2usize)];
+    let user = prop_oneof![
+        8 => Just(MOBILE),
+        1 => Just(1usize),
+        3 => Just(2usize),
+        2 => Just(NARROW),
+        2 => Just(REVOCABLE),
+        1 => Just(ODD),
+    ];
     let peer = prop_oneof![2 => 0usize..3, 1 => 0..PEERS.len() + 2];
     let number = prop_oneof![
         8 => 0x4000u16..0x4003,
@@ -969,6 +1114,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => client.prop_map(Step::Gone),
         1 => any::<bool>().prop_map(Step::Reload),
         1 => prop::bool::weighted(0.2).prop_map(Step::Drain),
+        2 => any::<(bool, bool)>().prop_map(|(on, cut)| Step::Revoke(on, cut)),
     ]
 }
 
@@ -998,7 +1144,7 @@ fn the_steps_reach_what_they_are_for() {
     let mut runner = TestRunner::deterministic();
     let mut reached = Reached::default();
     for on_expiry in [OnExpiry::New, OnExpiry::Refresh, OnExpiry::Cut] {
-        for _ in 0..60 {
+        for _ in 0..120 {
             let steps = prop::collection::vec(step(), 100..101);
             let mut pair = Pair::new(on_expiry);
             pair.reached = reached;
@@ -1019,6 +1165,8 @@ fn the_steps_reach_what_they_are_for() {
     ];
     assert!(least.iter().all(|&count| count >= 50), "{reached:?}");
     assert!(reached.halves >= 5, "{reached:?}");
+    assert!(reached.newcomers >= 10, "{reached:?}");
+    assert!(reached.cut >= 5, "{reached:?}");
     let moved = [
         reached.moves,
         reached.repetitions,
