@@ -18,7 +18,7 @@ use turnd::metrics::{Snapshot, SocketError};
 use turnd::plane::{self, Adopted, Carry, Handle, Listen, RelayAddress, RelayRange};
 use turnd::stun::framing::{Frame, next_frame};
 use turnd::stun::{Attribute, Class, Integrity, Key, Message, Method, TransactionId, Writer};
-use turnd::turn::{MoveResult, NonceKey, NonceKeys, Settings, Transport};
+use turnd::turn::{MoveResult, NonceKey, NonceKeys, Settings, Tenant, Tenants, Transport, Users};
 
 const CHANNEL: u16 = 0x4123;
 /// How many numbers may be on the way at a time, one way.
@@ -146,6 +146,40 @@ fn s8016_5_the_connection_of_a_client_across_workers_stays_open() {
     peers.stop();
 }
 
+/// A tenant's client has come by the host that it asked for, and is the tenant's wherever the kernel deals it to.
+#[test]
+fn s8016_5_the_client_of_a_tenant_moves_across_workers_with_the_door_it_came_by() {
+    let plane = Plane::start_with(2, |machine| {
+        // Nobody else knows alice.
+        let users = std::mem::replace(&mut machine.users, Users::new("turnd"));
+        let tenant = Tenant {
+            name: "acme".into(),
+            users,
+            limits: machine.limits,
+            peers: None,
+            server_names: vec!["localhost".to_owned()],
+        };
+        machine.tenants = Tenants::new(vec![tenant], Vec::new());
+    });
+    let peers = Peers::start();
+    let mut client = Roamer::start(&plane, Place::new(Transport::Tls, V4), &peers);
+    let mut across = 0;
+    for number in 0..24 {
+        let before = plane.snapshot().cells.passed_on;
+        let place = Place::new(Transport::Tls, [V6, V4][number % 2]);
+        client.move_gently(&plane, place, &peers);
+        client.exchange(&peers, 10);
+        across += usize::from(plane.snapshot().cells.passed_on > before);
+    }
+    assert!((1..24).contains(&across), "{across}");
+    client.delete();
+    // And where it is, it is still at the tenant's door.
+    client.ways[0].allocate_again(&mut client.account);
+    assert_eq!(client.ways[0].delete(&mut client.account), 0);
+    peers.stop();
+    assert_eq!(plane.snapshot().ports.used, 0);
+}
+
 /// A plane with listeners for everything, on both families.
 struct Plane {
     handle: Handle,
@@ -172,6 +206,10 @@ impl Place {
 
 impl Plane {
     fn start(workers: usize) -> Self {
+        Self::start_with(workers, |_| {})
+    }
+
+    fn start_with(workers: usize, change: impl FnOnce(&mut Settings)) -> Self {
         let (v4, v6) = (
             IpAddr::V4(Ipv4Addr::LOCALHOST),
             IpAddr::V6(Ipv6Addr::LOCALHOST),
@@ -183,6 +221,7 @@ impl Plane {
         machine.mobility = true;
         machine.limits.unauthenticated_replies = 0;
         machine.peers.allow = vec!["127.0.0.0/8".parse().unwrap()];
+        change(&mut machine);
         let mut listeners = Vec::new();
         for family in [V4, V6] {
             listeners.push(Listen::new(plain[family], Transport::Udp));
