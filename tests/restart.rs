@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use turnd::plane::Sighted;
 use turnd::stun::{Attribute, Method};
 use turnd::turn::{
     EndReason, NonceKey, NonceKeys, Revocations, Revoked, Session, Settings, Term, Users,
@@ -38,6 +39,7 @@ fn a_worker_that_panics_is_back_with_the_settings_and_revocations_in_force() {
     assert!(!lives(&victim));
     let (mut survivors, lost): (Vec<_>, Vec<_>) = others.iter_mut().partition(|one| lives(one));
     assert!(!survivors.is_empty() && !lost.is_empty());
+    let lost = lost.len() as u64;
     assert_eq!(survivors.len(), sessions.len());
     for client in &mut survivors {
         flows(client);
@@ -54,7 +56,25 @@ fn a_worker_that_panics_is_back_with_the_settings_and_revocations_in_force() {
             }
         }
     }
-    assert_eq!(bench.plane.snapshot().cells.restarts, 1);
+    let cells = bench.plane.snapshot().cells;
+    assert_eq!(cells.restarts, 1);
+    assert_eq!(cells.ends(EndReason::WorkerFailed), 1 + lost);
+}
+
+/// Whoever keeps books of sessions hears of the ends of those that a panic has ended.
+#[test]
+fn the_sessions_of_a_worker_that_panics_are_told_to_have_ended() {
+    let bench = Bench::start();
+    let mut sightings = bench.plane.handle.sightings(Arc::default()).unwrap();
+    bench.client("victim").allocate();
+    bench.panic_with("victim", 1);
+    let (began, ended) = (sightings.try_recv().unwrap(), sightings.try_recv().unwrap());
+    let (Sighted::Began(began), Sighted::Ended(ended)) = (began.what, ended.what) else {
+        panic!("a session begins and ends");
+    };
+    assert_eq!(began.session, ended.session);
+    assert_eq!(ended.reason, EndReason::WorkerFailed);
+    assert!(sightings.try_recv().is_err());
 }
 
 #[test]

@@ -136,6 +136,10 @@ impl Story<'_> {
                 format!("{ended}: its credential, its user or its tenant was revoked."),
                 "The client needs a new credential, if it is to have one.",
             ),
+            EndReason::WorkerFailed => (
+                format!("{ended}: the part of the server that carried it failed."),
+                "That is a bug: the log has its place, please report it. Clients have to allocate anew.",
+            ),
         };
         let cause = format!("ended_{}", reason.label());
         Some(finding(&cause, rank::ENDED, what, remedy))

@@ -126,7 +126,7 @@ impl Page {
             family.add(&[("result", result)], count as f64);
         }
         self.push(family);
-        let help = "Allocations that ended, by reason. Those of a worker that panicked are not among them.";
+        let help = "Allocations that ended, by reason.";
         let mut family = Series::counter("turn_allocations_ended_total", help);
         for reason in EndReason::ALL {
             family.add(&[("reason", reason.label())], cells.ends(*reason) as f64);

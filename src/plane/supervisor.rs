@@ -42,6 +42,13 @@ pub(super) struct Plan {
     streams: usize,
 }
 
+/// How a worker ended.
+enum Ending {
+    /// It was told to.
+    Told,
+    Panic,
+}
+
 /// A plan for each worker.
 pub(super) fn plans(
     bound: Vec<Bound>,
@@ -81,12 +88,12 @@ impl Plan {
         loop {
             let run = catch_unwind(AssertUnwindSafe(|| self.run(&mut mailbox, &mut cells)));
             match run {
-                Ok(Ok(())) => return,
+                Ok(Ok(Ending::Told)) => return,
                 Ok(Err(error)) => {
                     error!(worker = self.number, %error, "worker cannot start");
                     return;
                 }
-                Err(_) => {
+                Ok(Ok(Ending::Panic)) | Err(_) => {
                     cells.restarts += 1;
                     error!(
                         worker = self.number,
@@ -97,15 +104,19 @@ impl Plan {
         }
     }
 
-    fn run(&self, mailbox: &mut Mailbox, cells: &mut Cells) -> io::Result<()> {
+    fn run(&self, mailbox: &mut Mailbox, cells: &mut Cells) -> io::Result<Ending> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(async {
-            let worker = self.build(cells)?;
-            worker.run(mailbox).await;
-            Ok(())
-        })
+        let mut worker = runtime.block_on(async { self.build(cells) })?;
+        let serve = || runtime.block_on(worker.run(mailbox));
+        if catch_unwind(AssertUnwindSafe(serve)).is_ok() {
+            return Ok(Ending::Told);
+        }
+        // Whoever keeps books of calls must hear of their ends. What the panic has left half done may cause another one.
+        let _within = runtime.enter();
+        let _ = catch_unwind(AssertUnwindSafe(|| worker.close_books()));
+        Ok(Ending::Panic)
     }
 
     fn build<'a>(&self, cells: &'a mut Cells) -> io::Result<Worker<'a>> {

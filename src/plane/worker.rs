@@ -24,7 +24,9 @@ use super::sockets::{Ready, Sockets};
 use super::stream::{StreamEvent, Streams};
 use super::udp::{BATCH, Inbox};
 use crate::metrics::{Cells, SocketError};
-use crate::turn::{Client, Event, FiveTuple, Holder, Now, Path, RelayId, Server, Transport};
+use crate::turn::{
+    Client, EndReason, Event, FiveTuple, Holder, Now, Path, RelayId, Server, Transport,
+};
 
 /// The runtime's own work (connections, timers) gets its turn after this many rounds at the latest.
 const ROUNDS: u32 = 8;
@@ -119,7 +121,7 @@ pub(super) fn read_clock() -> Now {
 
 impl Worker<'_> {
     /// Serves until told to stop.
-    pub(super) async fn run(mut self, mailbox: &mut Mailbox) {
+    pub(super) async fn run(&mut self, mailbox: &mut Mailbox) {
         let mut now = read_clock();
         let mut rounds = 0;
         loop {
@@ -429,6 +431,19 @@ impl Worker<'_> {
                 self.keep_shared_house(now.instant);
             }
         }
+        self.tell_events(now);
+    }
+
+    /// Ends every session, after a panic, for those who keep books of them.
+    pub(super) fn close_books(&mut self) {
+        let now = read_clock();
+        let reason = EndReason::WorkerFailed;
+        self.server
+            .end_sessions(now, reason, |_| true, &mut self.sockets);
+        self.tell_events(now);
+    }
+
+    fn tell_events(&mut self, now: Now) {
         while let Some(event) = self.server.poll_event() {
             match event {
                 Event::Move(result) => self.cells.moved(result),

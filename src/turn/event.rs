@@ -139,6 +139,8 @@ labels! {
         Stopped = "server_stopped",
         /// Its credential, its user or its tenant was revoked.
         Revoked = "revoked",
+        /// The worker that carried it panicked, which is a bug of the server.
+        WorkerFailed = "worker_failed",
     }
 }
 
