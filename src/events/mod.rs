@@ -129,6 +129,8 @@ pub fn start(settings: &Settings, plane: &Handle, lost: &Arc<AtomicU64>) -> io::
                 interim,
             };
             runtime.block_on(keep.run(deliverer, sightings, stopped));
+            // Whoever waits for a name server holds a thread for as long as that is silent.
+            runtime.shutdown_background();
         })?;
     Ok(Events { thread, stop })
 }

@@ -9,7 +9,8 @@ mod wire;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -240,4 +241,44 @@ fn what_waits_survives_a_crash() {
         (whole(&receiver.taken()) == 20).then_some(())
     });
     assert_eq!(receiver.forged(), 0);
+}
+
+#[test]
+fn the_end_waits_for_no_name_server() {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let address = format!("127.{high}.{low}.53");
+    let silent = match UdpSocket::bind((&*address, 53)) {
+        Ok(silent) => silent,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "only root can be a name server"
+            );
+            return;
+        }
+        Err(error) => panic!("{address}: {error}"),
+    };
+    silent.set_read_timeout(Some(wire::PATIENCE)).unwrap();
+    let mut start = Start::with("");
+    start.place.write("webhook", receiver::SECRET);
+    start.configure(&webhook("https://app.example.org/turn-events"));
+    let names = format!("nameserver {address}\noptions timeout:30 attempts:1\n");
+    let names = start.place.write("resolv.conf", &names);
+    let mut inside = Command::new("unshare");
+    inside
+        .args(["--mount", "sh", "-c"])
+        .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"")
+        .arg(names)
+        .arg(start.command.get_program())
+        .args(start.command.get_args())
+        .args(["--set", "server.drain_timeout=0s"]);
+    start.command = inside;
+    let mut daemon = start.ready();
+    sessions(daemon.udp, 1);
+    silent
+        .recv(&mut [0; 512])
+        .expect("somebody asks for a name");
+    daemon.signal(Signal::TERM);
+    // Patient for less than a name server is.
+    assert!(daemon.ended().success());
 }
