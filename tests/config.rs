@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use turnd::config::{
     self, Config, Host, Loaded, Problem, REFERENCE, Report, Sources, StateDirectory,
 };
+use turnd::events::EXPORTS_SPANS;
 use turnd::turn::{OnExpiry, PasswordAlgorithms, SecretAlgorithm, TokenAlgorithm, Transport};
 
 // ---- the manual ----
@@ -47,6 +48,7 @@ fn the_manual_gives_every_default() {
 #[test]
 fn what_the_manual_shows_in_comments_is_understood() {
     let bench = Bench::new();
+    bench.secret("otlp-headers", "authorization: Bearer abc");
     bench.secret("auth-secret", &"s".repeat(32));
     bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
     bench.secret("nonce-key", &"n".repeat(32));
@@ -58,7 +60,14 @@ fn what_the_manual_shows_in_comments_is_understood() {
     bench.secret("admin-token", &"t".repeat(32));
     bench.certificate("turn2.pem", "turn2-key.pem", 2040);
     bench.certificate("cert.pem", "key.pem", 2040);
-    let loaded = bench.good(&bench.at_home(&uncommented(REFERENCE)));
+    let mut manual = bench.at_home(&uncommented(REFERENCE));
+    if !EXPORTS_SPANS {
+        let report = bench.bad(&manual);
+        let keys: Vec<&str> = report.errors().map(|problem| &*problem.key).collect();
+        assert_eq!(keys, ["events.otlp"], "{report}");
+        manual = without(&manual, "otlp");
+    }
+    let loaded = bench.good(&manual);
     assert_eq!(
         loaded.config.metrics,
         Some("127.0.0.1:9641".parse().unwrap())
@@ -332,6 +341,15 @@ const WRONG_VALUES: &[(&str, &str)] = &[
         "events.webhook.secret_file",
     ),
     ("[events.webhook]\ntimeout = '5s'", "events.webhook"),
+    ("[events]\notlp = 'localhost:4318'", "events.otlp"),
+    (
+        "[events]\notlp_headers_file = 'secret'",
+        "events.otlp_headers_file",
+    ),
+    (
+        "[events]\notlp = 'http://127.0.0.1'\notlp_headers_file = 'not-there'",
+        "events.otlp_headers_file",
+    ),
     ("[server]\nrealm = ''", "server.realm"),
     ("[server]\nrealm = 'a b'", "server.realm"),
     ("[server]\nworkers = 0", "server.workers"),
@@ -1251,6 +1269,59 @@ fn keys_for_tokens_are_judged() {
 }
 
 #[test]
+fn a_collector_of_spans_needs_a_build_that_makes_them() {
+    let bench = Bench::new();
+    bench.secret("headers", "authorization: Bearer MARKER\n\nx-scope : calls");
+    let text = "[events]\notlp = 'https://otlp.example.org/eu/?a=b'\notlp_headers_file = 'headers'";
+    if !EXPORTS_SPANS {
+        let report = bench.bad(text);
+        let problem = report.errors().next().unwrap();
+        assert_eq!((&*problem.key, report.errors().count()), ("events.otlp", 1));
+        assert!(problem.remedy.contains("--features otel"), "{report}");
+        return;
+    }
+    let loaded = bench.good(text);
+    let otlp = loaded.parts.events.unwrap().otlp.unwrap();
+    assert_eq!(otlp.url, "https://otlp.example.org/eu/v1/traces?a=b");
+    assert_eq!(otlp.headers["authorization"], "Bearer MARKER");
+    assert_eq!(otlp.headers["x-scope"], "calls");
+    assert!(!format!("{otlp:?}").contains("MARKER"));
+    let shown = loaded.config.to_string();
+    assert!(!shown.contains("MARKER"), "{shown}");
+    assert_eq!(loaded.config, bench.good(&shown).config);
+    let whole = bench.good("[events]\notlp = 'http://[::1]:4318/v1/traces'");
+    let events = whole.parts.events.unwrap();
+    assert_eq!(events.otlp.unwrap().url, "http://[::1]:4318/v1/traces");
+    for (text, warned) in [
+        ("otlp = 'http://127.0.0.1:4318'", None),
+        ("otlp = 'http://192.0.2.7:4318'", Some("events.otlp")),
+        ("otlp = 'http://127.0.0.1:4317'", Some("events.otlp")),
+        (
+            "otlp = 'http://127.0.0.1'\ninterim = '5m'",
+            Some("events.interim"),
+        ),
+    ] {
+        let found = warnings(&bench.good(&format!("[events]\n{text}")));
+        let found = found.iter().find(|key| key.starts_with("events"));
+        assert_eq!(found.map(|key| &**key), warned, "{text}");
+    }
+}
+
+#[test]
+fn headers_for_a_collector_are_judged_and_not_quoted() {
+    let bench = Bench::new();
+    for headers in ["MARKER", "a: b\nMARKER c: d", "a: MARKER\u{1}"] {
+        bench.secret("headers", headers);
+        let report =
+            bench.bad("[events]\notlp = 'http://127.0.0.1:4318'\notlp_headers_file = 'headers'");
+        let told = report
+            .errors()
+            .any(|problem| problem.key == "events.otlp_headers_file");
+        assert!(told && !report.to_string().contains("MARKER"), "{report}");
+    }
+}
+
+#[test]
 fn the_operators_seat_is_told_who_may_sit_there() {
     let mut bench = Bench::new();
     bench.secret("token", &"t".repeat(32));
@@ -1427,6 +1498,12 @@ fn warnings(loaded: &Loaded) -> Vec<String> {
         .warnings()
         .map(|problem| problem.key.clone())
         .collect()
+}
+
+/// A text without the keys that begin so.
+fn without(text: &str, key: &str) -> String {
+    let lines = text.lines().filter(|line| !line.starts_with(key));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// The manual with the keys that stand in comments: `#key = value`.

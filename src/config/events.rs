@@ -8,7 +8,7 @@ use super::assemble::Assembly;
 use super::problem::Complaint;
 use super::secrets::{self, SHORT_SECRET};
 use super::section::Section;
-use super::{Events, WebhookSource, values};
+use super::{Events, WebhookSource, otlp, values};
 
 const SHORTEST_INTERIM: Duration = Duration::from_secs(1);
 const LONGEST_INTERIM: Duration = Duration::from_secs(24 * 3600);
@@ -32,13 +32,17 @@ pub(super) fn read(section: &mut Section<'_>) -> Events {
             values::duration_within(text, SHORTEST_INTERIM..=LONGEST_INTERIM)
         }),
         anonymize: section.flag("anonymize").unwrap_or(false),
+        otlp: otlp::read(section),
         webhook: section.table("webhook", webhook),
     }
 }
 
 fn webhook(section: &mut Section<'_>) -> Option<WebhookSource> {
     let within = |text: &str| values::duration_within(text, SHORTEST_TIMEOUT..=LONGEST_TIMEOUT);
-    let url = section.parsed("url", url);
+    let url = section.parsed("url", |text| {
+        let remedy = "write it as in \"https://app.example.org/turn-events\"; events are signed with secret_file instead";
+        url(text, "a receiver", remedy)
+    });
     let secret_file = section.secret_file("secret_file");
     let spool = section.path("spool");
     let spool_limit = section.number("spool_limit", 1, 1 << 20);
@@ -81,7 +85,8 @@ fn webhook(section: &mut Section<'_>) -> Option<WebhookSource> {
     })
 }
 
-fn url(text: &str) -> Result<String, Complaint> {
+/// The URL of `whom` over HTTP.
+pub(super) fn url(text: &str, whom: &str, remedy: &str) -> Result<String, Complaint> {
     let parsed = reqwest::Url::parse(text).ok();
     let fits = parsed.is_some_and(|url| {
         ["http", "https"].contains(&url.scheme())
@@ -94,8 +99,8 @@ fn url(text: &str) -> Result<String, Complaint> {
     }
     // Not quoted: there may be a password in it.
     Err(Complaint::new(
-        "this is not the URL of a receiver over HTTP, without a name and a password in it",
-        "write it as in \"https://app.example.org/turn-events\"; events are signed with secret_file instead",
+        format!("this is not the URL of {whom} over HTTP, without a name and a password in it"),
+        remedy,
     ))
 }
 
@@ -107,26 +112,30 @@ impl Assembly<'_> {
             interim,
             anonymize,
             webhook,
+            otlp,
         } = &self.config.events;
         let webhook = match webhook {
             Some(source) => Some(self.webhook(source)?),
             None => None,
         };
-        if file.is_none() && webhook.is_none() {
-            if interim.is_some() {
-                self.warning(
-                    "events.interim",
-                    "nobody is told of sessions, so nobody is told that they go on",
-                    "add file = \"stdout\" under [events], or a [events.webhook]",
-                );
-            }
-            return None;
+        let otlp = match otlp {
+            Some(source) => Some(self.otlp(source)?),
+            None => None,
+        };
+        let has_lines = file.is_some() || webhook.is_some();
+        if interim.is_some() && !has_lines {
+            self.warning(
+                "events.interim",
+                "nobody is told of sessions, so nobody is told that they go on",
+                "add file = \"stdout\" under [events], or a [events.webhook]",
+            );
         }
-        Some(events::Settings {
+        (has_lines || otlp.is_some()).then(|| events::Settings {
             sink: file.clone(),
             interim: *interim,
             anonymize: *anonymize,
             webhook,
+            otlp,
         })
     }
 
@@ -169,7 +178,7 @@ impl Assembly<'_> {
     }
 }
 
-fn is_here(url: &reqwest::Url) -> bool {
+pub(super) fn is_here(url: &reqwest::Url) -> bool {
     let host = url.host_str().unwrap_or_default();
     let address: Option<std::net::IpAddr> = host.trim_matches(['[', ']']).parse().ok();
     host == "localhost" || address.is_some_and(|address| address.is_loopback())
@@ -184,6 +193,7 @@ impl Events {
             interim,
             anonymize,
             webhook,
+            otlp,
         } = self;
         writeln!(f, "\n[events]")?;
         match file {
@@ -195,7 +205,12 @@ impl Events {
             Some(period) => writeln!(f, "interim = \"{}\"", values::show_duration(*period))?,
             None => writeln!(f, "# interim: off")?,
         }
-        writeln!(f, "anonymize = {anonymize}\n\n[events.webhook]")?;
+        writeln!(f, "anonymize = {anonymize}")?;
+        match otlp {
+            Some(otlp) => otlp.show(f)?,
+            None => writeln!(f, "# otlp: off")?,
+        }
+        writeln!(f, "\n[events.webhook]")?;
         let Some(webhook) = webhook else {
             return writeln!(f, "# off");
         };

@@ -22,6 +22,7 @@ mod front;
 mod host;
 mod login;
 mod oauth;
+mod otlp;
 mod problem;
 mod redirect;
 mod schema;
@@ -316,6 +317,19 @@ pub struct Events {
     pub anonymize: bool,
     /// Who is sent events over HTTP.
     pub webhook: Option<WebhookSource>,
+    /// Who is sent spans.
+    pub otlp: Option<OtlpSource>,
+}
+
+/// `[events] otlp`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtlpSource {
+    /// The collector, without the path of traces.
+    pub url: String,
+    /// Where the headers lie that go along.
+    pub headers_file: Option<SecretFile>,
+    /// The key that names the file, for messages.
+    pub key: String,
 }
 
 /// `[events.webhook]`

@@ -57,7 +57,9 @@ impl From<Traffic> for Volume {
 impl Line {
     /// Of what a worker has seen.
     pub(super) fn of(sighting: &Sighting) -> Self {
-        let Sighting { unix, tenant, what } = sighting;
+        let Sighting {
+            unix, tenant, what, ..
+        } = sighting;
         match what {
             Sighted::Began(allocated) => Self::start(allocated, *unix, tenant.clone()),
             Sighted::Ended(ended) => Self::end(ended, *unix, tenant.clone()),
@@ -127,12 +129,17 @@ impl Line {
 
     /// Tells the client's network only, and no port.
     pub(super) fn anonymize(&mut self) {
-        let network = match self.client.ip() {
-            IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !0xff)),
-            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !0 << 80)),
-        };
-        self.client = SocketAddr::new(network, 0);
+        self.client = anonymous(self.client);
     }
+}
+
+/// A client's network, and no port.
+pub(super) fn anonymous(client: SocketAddr) -> SocketAddr {
+    let network = match client.ip() {
+        IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() & !0xff)),
+        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !0 << 80)),
+    };
+    SocketAddr::new(network, 0)
 }
 
 /// Whose customer the user is. Only a name that was vouched for is taken apart into tenant and person.
@@ -145,7 +152,7 @@ fn tenant(session: &Session) -> Option<String> {
 }
 
 /// A username, which is the client's word.
-fn name(username: &[u8]) -> String {
+pub(super) fn name(username: &[u8]) -> String {
     username.escape_ascii().to_string()
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  worker ──▶ queue ──▶ collector ──▶ file or standard output: a line of JSON each
-//!    (waits for nobody)         └───▶ spool on disk ──▶ webhook: signed, repeated until it is taken
+//!    (waits for nobody)         ├───▶ spool on disk ──▶ webhook: signed, repeated until it is taken
+//!                               └───▶ queue ──▶ OpenTelemetry: a span of each session that has ended
 //! ```
 //!
 //! All of this has a thread of its own, and every queue a bound: whoever reads too little loses events, which are
@@ -10,6 +11,8 @@
 //! once, and each event has an id by which a receiver knows it again.
 
 mod event;
+#[cfg_attr(not(feature = "otel"), path = "without_otlp.rs")]
+mod otlp;
 mod spool;
 mod webhook;
 
@@ -23,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use reqwest::header::HeaderMap;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use tracing::{error, warn};
@@ -31,6 +35,7 @@ use zeroize::Zeroizing;
 use crate::plane::{Handle, Sighting};
 use crate::turn::Session;
 use event::Line;
+use otlp::Spans;
 use spool::Spool;
 use webhook::Deliverer;
 
@@ -50,6 +55,8 @@ pub struct Settings {
     pub anonymize: bool,
     /// Who is sent events over HTTP.
     pub webhook: Option<Webhook>,
+    /// Who is sent spans.
+    pub otlp: Option<Otlp>,
 }
 
 /// Where lines go.
@@ -78,6 +85,18 @@ pub struct Webhook {
     pub retry: Duration,
 }
 
+/// Can this build send spans? It can with the feature `otel`.
+pub const EXPORTS_SPANS: bool = cfg!(feature = "otel");
+
+/// A collector of OpenTelemetry spans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Otlp {
+    /// Where spans are posted, in protobuf.
+    pub url: String,
+    /// What goes along: marked as sensitive, so that it shows in no log.
+    pub headers: HeaderMap,
+}
+
 /// A key that shows in no log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(pub Zeroizing<Vec<u8>>);
@@ -104,6 +123,10 @@ pub fn start(settings: &Settings, plane: &Handle, lost: &Arc<AtomicU64>) -> io::
         Some(webhook) => Some(Spool::open(&webhook.spool, webhook.spool_limit)?),
         None => None,
     };
+    let spans = settings.otlp.as_ref();
+    let spans = spans
+        .map(|otlp| Spans::new(otlp, settings.anonymize, lost))
+        .transpose()?;
     let deliverer = settings.webhook.clone().map(Deliverer::new).transpose()?;
     let sightings = plane
         .sightings(Arc::clone(lost))
@@ -114,6 +137,7 @@ pub fn start(settings: &Settings, plane: &Handle, lost: &Arc<AtomicU64>) -> io::
     let collector = Collector {
         sink,
         waiting: spool.map(RefCell::new),
+        spans,
         more: Notify::new(),
         anonymize: settings.anonymize,
         lost: Arc::clone(lost),
@@ -159,38 +183,48 @@ impl Keep<'_> {
         stopped: oneshot::Receiver<()>,
     ) {
         let collector = self.collector;
-        let deliver = async {
+        let post = async {
             match &deliverer {
                 Some(deliverer) => collector.deliver(deliverer).await,
                 None => std::future::pending().await,
             }
         };
+        let post_spans = async {
+            match &collector.spans {
+                Some(spans) => spans.post().await,
+                None => std::future::pending().await,
+            }
+        };
+        let deliver = async { tokio::join!(post, post_spans) };
         tokio::pin!(deliver);
         tokio::select! {
             () = self.collect(&mut sightings) => {}
             () = self.tell_who_goes_on() => {}
-            () = &mut deliver => {}
+            _ = &mut deliver => {}
             _ = stopped => {}
         }
         while let Ok(seen) = sightings.try_recv() {
-            collector.take(Line::of(&seen));
+            collector.see(&seen);
         }
         collector.flush();
         // What the receiver does not take by then is delivered after the next start.
         let emptied = async {
             tokio::select! {
-                () = &mut deliver => {}
+                _ = &mut deliver => {}
                 () = collector.emptied() => {}
             }
         };
         let _ = timeout(LAST_EVENTS, emptied).await;
+        if let Some(spans) = &collector.spans {
+            spans.give_up();
+        }
     }
 
     async fn collect(&self, sightings: &mut mpsc::Receiver<Sighting>) {
         let mut batch = Vec::with_capacity(BATCH);
         while sightings.recv_many(&mut batch, BATCH).await > 0 {
             for seen in batch.drain(..) {
-                self.collector.take(Line::of(&seen));
+                self.collector.see(&seen);
             }
             self.collector.flush();
         }
@@ -219,6 +253,7 @@ impl Keep<'_> {
 struct Collector {
     sink: Option<Output>,
     waiting: Option<RefCell<Spool>>,
+    spans: Option<Spans>,
     /// Told when something was put into the spool, and when something was taken out.
     more: Notify,
     anonymize: bool,
@@ -226,7 +261,17 @@ struct Collector {
 }
 
 impl Collector {
+    fn see(&self, seen: &Sighting) {
+        if let Some(spans) = &self.spans {
+            spans.take(seen);
+        }
+        self.take(Line::of(seen));
+    }
+
     fn take(&self, mut line: Line) {
+        if self.sink.is_none() && self.waiting.is_none() {
+            return;
+        }
         if self.anonymize {
             line.anonymize();
         }
@@ -289,6 +334,9 @@ impl Collector {
 
     /// Waits until nothing waits.
     async fn emptied(&self) {
+        if let Some(spans) = &self.spans {
+            spans.emptied().await;
+        }
         loop {
             let more = self.more.notified();
             if self

@@ -104,7 +104,7 @@ impl Deliverer {
 }
 
 /// An error with what is behind it.
-fn reason(error: &dyn std::error::Error) -> String {
+pub(super) fn reason(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -17,6 +18,8 @@ const QUEUE: usize = 8192;
 pub struct Sighting {
     /// When, in seconds since 1970.
     pub unix: u64,
+    /// The same moment, by the finer clock.
+    pub instant: Instant,
     /// Whose customer the user is, if the credential says so.
     pub tenant: Option<String>,
     /// What.
@@ -68,6 +71,7 @@ impl Outlet {
     fn tell(&self, now: Now, tenant: Option<String>, what: Sighted) {
         let sighting = Sighting {
             unix: now.unix,
+            instant: now.instant,
             tenant,
             what,
         };
