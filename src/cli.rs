@@ -1,5 +1,6 @@
 //! The commands, and what they print.
 
+mod address;
 mod client;
 mod drain;
 mod explain;
@@ -348,9 +349,17 @@ fn user(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// What is wrong with an option, in a line.
+fn told(Complaint { what, remedy }: Complaint) -> String {
+    format!("{what}; {remedy}")
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::duration(text).map_err(told)
+}
+
 fn ttl(text: &str) -> Result<Duration, String> {
-    let ttl =
-        config::duration(text).map_err(|Complaint { what, remedy }| format!("{what}; {remedy}"))?;
+    let ttl = duration(text)?;
     if ttl < Duration::from_secs(1) {
         Err("a credential must be good for a second at least".to_owned())
     } else {

@@ -74,6 +74,12 @@ fn a_wrong_command_line_is_exit_code_2() {
         &["credential", "--user", "a\nb"],
         &["credential", "--user", "alice", "--json", "--js"],
         &["--set", "relay.ports"],
+        &["sessions", "--client", "x"],
+        &["sessions", "--limit", "0"],
+        &["kick", "--client", "10.0.0.1:99999"],
+        &["explain", "--peer", "10.0.0"],
+        &["log-level", "loud"],
+        &["drain", "--timeout", "soon"],
         &["--secret", SECRET],
     ] {
         let ended = home.run(wrong);

@@ -121,15 +121,27 @@ fn clean(page: &str) {
 #[test]
 fn the_ports_are_those_of_the_configuration() {
     let place = Place::new("ports");
-    let secret = place.0.join("secret");
-    fs::write(&secret, "north-north-north-north").unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let pair = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["turn.example.org".to_owned()];
+    let certificate = rcgen::CertificateParams::new(names).unwrap();
+    let certificate = certificate.self_signed(&pair).unwrap().pem();
+    for (name, text) in [
+        ("secret", "north-north-north-north"),
+        ("token", "south-south-south-south"),
+        ("cert.pem", &*certificate),
+        ("key.pem", &pair.serialize_pem()),
+    ] {
+        let path = place.0.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     let file = place.0.join("turnd.toml");
     let text = "relay = { external = ['203.0.113.4=127.0.0.1'], ports = '50000-50999' }\n\
                 auth = { secrets = [{ file = 'secret' }] }\n\
                 tcp_relay = { enabled = true }\n\
-                metrics = { listen = '127.0.0.1:9641' }\n\
-                token = { listen = ['http://127.0.0.1:8089'], api_keys = [{ id = 'app', file = 'secret' }] }\n\
+                metrics = { listen = '10.0.0.7:9641' }\n\
+                admin = { listen = '127.0.0.1:9642', token_file = 'token' }\n\
+                token = { listen = ['http://10.0.0.7:8089', 'https://10.0.0.7:8443'], certificate = 'cert.pem', key = 'key.pem', api_keys = [{ id = 'app', file = 'secret' }] }\n\
                 [[listen]]\naddress = '0.0.0.0:3478'\n\
                 [[listen]]\naddress = '127.0.0.1:443'\ntransport = 'tcp'\nproxy_protocol = true\nproxies = ['127.0.0.1']\n";
     fs::write(&file, text).unwrap();
@@ -142,11 +154,13 @@ fn the_ports_are_those_of_the_configuration() {
     assert_eq!(
         String::from_utf8(shown.stdout).unwrap(),
         "udp  3478         0.0.0.0    clients\n\
-         tcp  443          127.0.0.1  clients, through proxies alone\n\
+         tcp  443          127.0.0.1  clients, through proxies alone: on this host alone, nothing to let through\n\
          udp  50000-50999  127.0.0.1  peers, from anywhere\n\
          tcp  50000-50999  127.0.0.1  peers of TCP relays, from and to anywhere\n\
-         tcp  8089         127.0.0.1  credentials: for your reverse proxy alone\n\
-         tcp  9641         127.0.0.1  metrics: for your own network alone\n"
+         tcp  8089         10.0.0.7   credentials: for your reverse proxy alone\n\
+         tcp  8443         10.0.0.7   credentials\n\
+         tcp  9641         10.0.0.7   metrics: for your own network alone\n\
+         tcp  9642         127.0.0.1  the operator's seat: on this host alone, nothing to let through\n"
     );
     fs::write(&file, "[relay]\nprots = '1-2'\n").unwrap();
     assert_eq!(

@@ -257,6 +257,7 @@ impl Failure {
     pub(super) fn code(&self) -> ExitCode {
         match self {
             Self::Config(_) => ExitCode::from(EXIT_CONFIG),
+            Self::Refused(_, problem) if !problem.errors.is_empty() => ExitCode::from(EXIT_CONFIG),
             Self::Off
             | Self::NoServer(_)
             | Self::NoAnswer(_)

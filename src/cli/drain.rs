@@ -7,11 +7,12 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
-use turnd::config::{self, Complaint, Sources};
+use turnd::config::Sources;
 use turnd::daemon::complain;
 use turnd::http::admin::Drain as Progress;
 
 use super::client::{At, Client, Failure};
+use super::duration;
 use super::show::{count, span};
 
 /// How often the server is asked how far it is.
@@ -70,6 +71,7 @@ fn until_empty(
     let start = Instant::now();
     let mut shown = Shown::new(first.left);
     let mut left = first.left;
+    let mut is_silent = false;
     while left > 0 {
         if timeout.is_some_and(|timeout| start.elapsed() >= timeout) {
             shown.end();
@@ -87,11 +89,19 @@ fn until_empty(
                 let what = "error: somebody else has let new calls in again".to_owned();
                 return Err(Failure::Own(what));
             }
-            Ok(progress) => progress.left,
+            Ok(progress) => {
+                is_silent = false;
+                progress.left
+            }
             // It was told to stop meanwhile, and has.
             Err(Failure::NoServer(_)) => {
                 shown.end();
                 return Ok(super::print("the server has ended\n"));
+            }
+            // In the midst of its end, most likely: the next look tells.
+            Err(Failure::NoAnswer(_)) if !is_silent => {
+                is_silent = true;
+                continue;
             }
             Err(failure) => return Err(failure),
         };
@@ -140,8 +150,4 @@ impl Shown {
             bar.finish_and_clear();
         }
     }
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    config::duration(text).map_err(|Complaint { what, remedy }| format!("{what}; {remedy}"))
 }

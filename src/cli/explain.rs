@@ -1,6 +1,6 @@
 //! `turnd explain`
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -10,6 +10,7 @@ use turnd::explain::{self, Explanation};
 use turnd::plane;
 use turnd::turn::Reach;
 
+use super::address::Address;
 use super::client::{At, Client, quoted};
 
 pub(super) const EXAMPLES: &str = "\
@@ -34,10 +35,10 @@ pub(super) struct Explain {
     user: Option<String>,
     /// Those of clients at an address, with a port or any
     #[arg(long, value_name = "ADDRESS", help_heading = "Whose")]
-    client: Option<String>,
+    client: Option<Address>,
     /// What has to do with this peer; alone, whether it may be reached, too
     #[arg(long, value_name = "ADDRESS", help_heading = "Whose")]
-    peer: Option<String>,
+    peer: Option<Address>,
     /// Print what the server says, as JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -47,11 +48,12 @@ pub(super) struct Explain {
 
 impl Explain {
     pub(super) fn run(self, sources: &Sources) -> ExitCode {
+        let (client, peer) = (text(self.client), text(self.peer));
         let asked = [
             ("session", &self.session),
             ("user", &self.user),
-            ("client", &self.client),
-            ("peer", &self.peer),
+            ("client", &client),
+            ("peer", &peer),
         ];
         let asked: Vec<String> = asked
             .into_iter()
@@ -65,10 +67,10 @@ impl Explain {
                 client.get::<Explanation>(&path)?.to_string()
             }))
         };
-        let of_peer = self.peer.as_deref().filter(|_| asked.len() == 1);
+        let of_peer = self.peer.filter(|_| asked.len() == 1);
         match of_peer {
             Some(peer) => {
-                let judge = || judge(peer, self.json, sources);
+                let judge = || judge(peer.ip, self.json, sources);
                 self.at.clone().ask_or(sources, ask, judge)
             }
             None => self.at.clone().ask(sources, ask),
@@ -76,13 +78,12 @@ impl Explain {
     }
 }
 
+fn text(address: Option<Address>) -> Option<String> {
+    address.map(|address| address.to_string())
+}
+
 /// By the configuration: what a server would say that has just been started with it.
-fn judge(text: &str, json: bool, sources: &Sources) -> ExitCode {
-    let address = text.parse::<SocketAddr>().map(|address| address.ip());
-    let Ok(peer) = text.parse::<IpAddr>().or(address) else {
-        complain(&format_args!("error: `{text}` is not an address"));
-        return ExitCode::from(2);
-    };
+fn judge(peer: IpAddr, json: bool, sources: &Sources) -> ExitCode {
     let loaded = match config::load(sources, &Host::of_process()) {
         Ok(loaded) => loaded,
         Err(report) => {

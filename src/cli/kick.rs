@@ -6,6 +6,7 @@ use clap::Args;
 use turnd::config::Sources;
 use turnd::http::admin::Kicked;
 
+use super::address::Address;
 use super::client::{At, Client, Failure, quoted};
 use super::show::count;
 
@@ -23,7 +24,7 @@ pub(super) struct Kick {
     tenant: Option<String>,
     /// Those of clients at an address, with a port or any
     #[arg(long, value_name = "ADDRESS", help_heading = "Which")]
-    client: Option<String>,
+    client: Option<Address>,
     #[command(flatten)]
     at: At,
 }
@@ -37,6 +38,7 @@ impl Kick {
             client,
             at,
         } = self;
+        let client = client.map(|client| client.to_string());
         let filters = [("user", user), ("tenant", tenant), ("client", client)];
         let filters = filters
             .into_iter()

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use turnd::config::Sources;
+use turnd::config::{self, Sources};
 use turnd::http::admin::LogLevel as Level;
 
 use super::client::At;
@@ -11,7 +11,7 @@ use super::client::At;
 #[derive(Debug, Args)]
 pub(super) struct LogLevel {
     /// What to log from now on, until the next reload, as in [log] level: debug, or info,turnd::plane=debug
-    #[arg(value_name = "LEVEL")]
+    #[arg(value_name = "LEVEL", value_parser = level)]
     level: Option<String>,
     #[command(flatten)]
     at: At,
@@ -30,4 +30,8 @@ impl LogLevel {
             Ok(super::print(&format!("{level}\n")))
         })
     }
+}
+
+fn level(text: &str) -> Result<String, String> {
+    config::log_level(text).map_err(super::told)
 }

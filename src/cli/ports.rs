@@ -15,11 +15,11 @@ use super::print;
 pub(super) fn show(loaded: &Loaded) -> ExitCode {
     let mut rows: Vec<[String; 4]> = Vec::new();
     for listen in &loaded.parts.plane.listeners {
-        rows.push(row(
+        rows.push(listener(
             listen.transport.is_stream(),
-            &listen.address.port().to_string(),
             listen.address,
             &clients(listen),
+            "",
         ));
     }
     let relay = &loaded.parts.plane.relay;
@@ -37,22 +37,32 @@ pub(super) fn show(loaded: &Loaded) -> ExitCode {
         }
     }
     for listen in &loaded.config.token.listen {
-        let (address, what) = match listen {
-            token::Listen::Http(address) => (*address, "credentials: for your reverse proxy alone"),
-            token::Listen::Https(address) => (*address, "credentials"),
+        let (address, whom) = match listen {
+            token::Listen::Http(address) => (*address, ": for your reverse proxy alone"),
+            token::Listen::Https(address) => (*address, ""),
             token::Listen::Unix(_) => continue,
         };
-        rows.push(row(true, &address.port().to_string(), address, what));
+        rows.push(listener(true, address, "credentials", whom));
     }
-    if let Some(address) = loaded.config.metrics {
-        rows.push(row(
-            true,
-            &address.port().to_string(),
-            address,
-            "metrics: for your own network alone",
-        ));
+    let own = [
+        (loaded.config.metrics, "metrics"),
+        (loaded.config.admin.listen, "the operator's seat"),
+    ];
+    for (address, what) in own {
+        let whom = ": for your own network alone";
+        rows.extend(address.map(|address| listener(true, address, what, whom)));
     }
     print(&table(&rows))
+}
+
+fn listener(is_stream: bool, address: SocketAddr, what: &str, whom: &str) -> [String; 4] {
+    let whom = if address.ip().is_loopback() {
+        ": on this host alone, nothing to let through"
+    } else {
+        whom
+    };
+    let port = address.port().to_string();
+    row(is_stream, &port, address, &format!("{what}{whom}"))
 }
 
 fn row(is_stream: bool, ports: &str, at: SocketAddr, what: &str) -> [String; 4] {

@@ -11,6 +11,7 @@ use turnd::http::admin::{Session, SessionList};
 
 use details::details;
 
+use super::address::Address;
 use super::client::{At, Client, Failure, quoted};
 use super::show::{Column, Screen, plain, short_rate, span, table};
 
@@ -27,7 +28,7 @@ pub(super) struct List {
     tenant: Option<String>,
     /// Those of clients at an address, with a port or any
     #[arg(long, value_name = "ADDRESS", help_heading = "Which")]
-    client: Option<String>,
+    client: Option<Address>,
     /// Those with a part that reads like this: user, address, id, program
     #[arg(long, value_name = "TEXT", help_heading = "Which")]
     search: Option<String>,
@@ -44,9 +45,10 @@ pub(super) struct List {
         long,
         value_name = "NUMBER",
         default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
         help_heading = "Which"
     )]
-    limit: usize,
+    limit: u32,
     /// Print what the server says, as JSON
     #[arg(long, help_heading = "Output")]
     json: bool,
@@ -89,10 +91,11 @@ impl List {
         let order = self.sort.to_possible_value();
         let order = order.map_or_else(String::new, |value| value.get_name().to_owned());
         let mut path = format!("/v1/sessions?rates=true&limit={}&sort={order}", self.limit);
+        let client = self.client.map(|client| client.to_string());
         let filters = [
             ("user", &self.user),
             ("tenant", &self.tenant),
-            ("client", &self.client),
+            ("client", &client),
             ("search", &self.search),
         ];
         for (name, value) in filters {

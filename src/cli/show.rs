@@ -23,7 +23,7 @@ impl Screen {
         let size = tcgetwinsize(io::stdout()).ok().filter(|_| is_terminal);
         Self {
             width: size.map_or(WIDTH, |size| usize::from(size.ws_col).max(60)),
-            colours: is_terminal && env::var_os("NO_COLOR").is_none(),
+            colours: is_terminal && may_colour(),
         }
     }
 
@@ -54,6 +54,13 @@ impl Screen {
             text.to_owned()
         }
     }
+}
+
+/// Whether colours are wanted where there is a terminal for them (<https://no-color.org>).
+pub(super) fn may_colour() -> bool {
+    let unwanted = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let able = env::var_os("TERM").is_some_and(|term| term != "dumb");
+    able && !unwanted
 }
 
 /// 0, 999, 1.2 k, 34 M: three digits at most.

@@ -1,6 +1,5 @@
 //! `turnd test`: what of [`turnd::probe`] is given by flags, and how it is shown.
 
-use std::env;
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -19,6 +18,7 @@ use turnd::probe::{
 };
 use turnd::turn::{SecretAlgorithm, SharedSecret};
 
+use super::show::may_colour;
 use super::{fail, print, tell, ttl, user};
 
 pub(super) const EXAMPLES: &str = "\
@@ -255,9 +255,7 @@ fn read(file: &Path, host: &Host) -> Result<config::Secret, ExitCode> {
 }
 
 fn style() -> Style {
-    let wanted = env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let able = env::var_os("TERM").is_some_and(|term| term != "dumb");
-    if wanted && able && io::stdout().is_terminal() {
+    if may_colour() && io::stdout().is_terminal() {
         Style::Coloured
     } else {
         Style::Plain

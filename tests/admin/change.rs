@@ -138,7 +138,7 @@ fn a_rehearsed_reload_names_keys_and_calls_and_changes_nothing() {
         "[limits]\nper_user = 3\n{OPEN}\ndeny = ['127.0.0.2/32']\n[metrics2]"
     ));
     let bad = run(&daemon, &["reload", "--dry-run"]);
-    assert_eq!((bad.code, bad.out.as_str()), (1, ""));
+    assert_eq!((bad.code, bad.out.as_str()), (78, ""));
     assert!(
         bad.err.contains("unknown table `metrics2`") && bad.err.contains("turnd.toml:"),
         "{}",
@@ -279,7 +279,7 @@ fn what_is_logged_can_be_changed() {
     let mut daemon = Start::with("[log]\nlevel = 'warn'").ready();
     assert_eq!(run(&daemon, &["log-level"]).out, "warn\n");
     let wrong = run(&daemon, &["log-level", "loud"]);
-    assert_eq!(wrong.code, 1);
+    assert_eq!(wrong.code, 2);
     assert!(wrong.err.contains("`loud` is not a level"), "{}", wrong.err);
     assert_eq!(run(&daemon, &["log-level", "debug"]).out, "debug\n");
     Client::udp(daemon.udp).allocate();

@@ -1,7 +1,6 @@
 //! How it looks: the whole in few lines, two curves, and the sessions with the most traffic.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::env;
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -11,7 +10,7 @@ use ratatui::widgets::{Paragraph, Row, Sparkline, Table, TableState};
 use turnd::http::admin::{Session, Status};
 
 use super::super::sessions::who;
-use super::super::show::{count, plain, rate, short_rate, span};
+use super::super::show::{count, may_colour, plain, rate, short_rate, span};
 use super::{Mode, State};
 
 pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
@@ -33,9 +32,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, state: &State) {
 }
 
 fn colour(colour: Color) -> Style {
-    match env::var_os("NO_COLOR") {
-        Some(_) => Style::new(),
-        None => Style::new().fg(colour),
+    if may_colour() {
+        Style::new().fg(colour)
+    } else {
+        Style::new()
     }
 }
 
