@@ -115,14 +115,47 @@ fn users_and_groups_that_are_named_come_in() {
         let path = socket(&daemon);
         fs::set_permissions(&daemon.place.0, fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(path.parent().unwrap(), fs::Permissions::from_mode(0o755)).unwrap();
-        if more.starts_with("users") {
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        }
         let mut status = command(&daemon, &["status"]);
         status.uid(NOBODY).gid(NOBODY);
         let told = ended(status);
         assert_eq!((told.code, told.err.as_str()), (0, ""), "{more}");
     }
+}
+
+/// Users who may not come in cannot keep out those who may, however many connections they hold.
+#[test]
+fn strangers_take_no_place_of_others() {
+    let daemon = Start::with("[admin]\nusers = ['1']").ready();
+    let path = socket(&daemon);
+    for directory in [&daemon.place.0, path.parent().unwrap()] {
+        fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    // More than there are places, all of them silent.
+    let script = "import socket, sys, time\n\
+                  held = []\n\
+                  for _ in range(100):\n    held.append(socket.socket(socket.AF_UNIX))\n    held[-1].connect(sys.argv[1])\n\
+                  print('held', flush=True)\nsys.stdin.read()";
+    let mut strangers = std::process::Command::new("python3");
+    strangers
+        .args(["-c", script])
+        .arg(&path)
+        .uid(NOBODY)
+        .gid(NOBODY);
+    strangers
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
+    let mut strangers = strangers.spawn().unwrap();
+    let mut told = [0; 4];
+    strangers
+        .stdout
+        .take()
+        .unwrap()
+        .read_exact(&mut told)
+        .unwrap();
+    assert_eq!(&told, b"held");
+    assert_eq!(ask(&daemon, "GET", "/v1/status").good()["ready"], true);
+    drop(strangers.stdin.take());
+    strangers.wait().unwrap();
 }
 
 #[test]

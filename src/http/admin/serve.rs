@@ -26,6 +26,10 @@ use crate::pages;
 
 /// Connections at a time of each door; more wait in the kernel's queue.
 const CONNECTIONS: usize = 64;
+/// Of users who may not come in, how many are told so at a time; the others are not answered.
+const STRANGERS: usize = 8;
+/// How long that may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 /// How long a request may take to arrive, and a connection to be idle.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long an answer may take to begin.
@@ -51,17 +55,25 @@ pub async fn serve_socket(socket: Socket, seat: Arc<Seat>) -> io::Result<()> {
             Problem::new(StatusCode::FORBIDDEN, detail)
         })
         .layer(middleware::from_fn(signed));
-    let accept = async || {
+    let strangers = Arc::new(Semaphore::new(STRANGERS));
+    let accept = async || loop {
         let (stream, _) = listener.accept().await?;
         let peer = stream.peer_cred()?;
-        let admitted = socket.admitted.admits(peer);
-        if !admitted {
-            warn!(
-                uid = peer.uid(),
-                "a user who may not has come to the admin socket"
-            );
+        if socket.admitted.admits(peer) {
+            return Ok((stream, welcome.clone()));
         }
-        Ok((stream, if admitted { &welcome } else { &refused }.clone()))
+        warn!(
+            uid = peer.uid(),
+            "a user who may not has come to the admin socket"
+        );
+        // They take no place of those who may.
+        if let Ok(place) = Arc::clone(&strangers).try_acquire_owned() {
+            let refused = refused.clone();
+            tokio::spawn(async move {
+                let _ = timeout(FAREWELL, attend(stream, refused)).await;
+                drop(place);
+            });
+        }
     };
     serve(accept).await;
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,8 @@ use tokio::net::unix::UCred;
 
 /// Owner and group may use it.
 const MODE: u32 = 0o660;
+/// Everybody may knock. Who may come in is judged by what the kernel says of them.
+const OPEN: u32 = 0o666;
 
 /// Who may use the socket, beside root and the user that the server runs as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub struct Admitted {
     pub own: u32,
     /// Other users.
     pub users: Vec<u32>,
-    /// The group that the socket belongs to.
+    /// A group, of those whose own it is.
     pub group: Option<u32>,
 }
 
@@ -30,6 +32,12 @@ impl Admitted {
             || uid == self.own
             || self.users.contains(&uid)
             || self.group.is_some_and(|group| group == peer.gid())
+    }
+
+    /// What the file says of it. A group of others could be given to it by few, and a user by nobody.
+    fn mode(&self) -> u32 {
+        let is_for_others = self.group.is_some() || !self.users.is_empty();
+        if is_for_others { OPEN } else { MODE }
     }
 }
 
@@ -56,18 +64,12 @@ impl Socket {
     pub fn bind(path: &Path, admitted: Admitted) -> io::Result<(Self, SocketFile)> {
         make_way(path)?;
         let listener = UnixListener::bind(path)?;
-        listener.set_nonblocking(true)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(MODE))?;
-        let made = fs::metadata(path)?;
-        if let Some(group) = admitted.group
-            && group != made.gid()
-        {
-            chown(path, None, Some(group))?;
-        }
         let file = SocketFile {
             path: path.to_owned(),
-            inode: made.ino(),
+            inode: fs::symlink_metadata(path)?.ino(),
         };
+        listener.set_nonblocking(true)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(admitted.mode()))?;
         Ok((Self { listener, admitted }, file))
     }
 }
