@@ -34,7 +34,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use crate::config::{self, Certificate, Config, Host, Loaded, Parts, Problem, Sources};
+use crate::config::{self, Certificate, Host, Loaded, Parts, Problem, Reading, Sources};
 use crate::events::{self, Events};
 use crate::http::admin::{self, Ask, Seat};
 use crate::http::{self, Status};
@@ -145,6 +145,11 @@ fn log_warning(problem: &Problem) {
     );
 }
 
+/// What a reload leaves to the next start.
+fn log_waiting(key: &str) {
+    warn!(key, "this key has changed; the change waits for a restart");
+}
+
 /// Why a reload changed nothing.
 fn log_stale(problem: &Problem) {
     error!(
@@ -166,6 +171,7 @@ fn launch(
     sources: Sources,
     serve: impl AsyncFnOnce(Sources, Host, Loaded, &Logging) -> Result<(), Refusal>,
 ) -> ExitCode {
+    let hardened = harden::process();
     let host = Host::of_process();
     let loaded = match config::load(&sources, &host) {
         Ok(loaded) => loaded,
@@ -175,7 +181,7 @@ fn launch(
         }
     };
     let logging = logging::start(loaded.config.log.format, &loaded.config.log.level);
-    harden::process();
+    hardened.tell();
     let started = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -203,10 +209,12 @@ async fn serve(
     loaded: Loaded,
     logging: &Logging,
 ) -> Result<(), Refusal> {
+    let reading = loaded.reading();
     let Loaded {
         config,
         parts,
         report,
+        ..
     } = loaded;
     report.warnings().for_each(log_warning);
     let adopted = systemd::adopted()?;
@@ -246,9 +254,10 @@ async fn serve(
     let mut daemon = Daemon {
         sources,
         host,
-        in_force: config.clone(),
+        in_force: reading.clone(),
+        start: reading,
         turn: Arc::clone(&parts.turn),
-        config,
+        running: parts.plane.clone(),
         plane,
         status,
         seat,
@@ -380,12 +389,14 @@ struct Daemon<'a> {
     sources: Sources,
     host: Host,
     /// As it was at the start: what needs a restart is compared with this.
-    config: Config,
+    start: Reading,
     /// As it was read last: everything else is compared with this.
-    in_force: Config,
+    in_force: Reading,
     /// What the machines were told last.
     turn: Arc<turn::Settings>,
     plane: Handle,
+    /// What the plane was told at the start.
+    running: plane::Settings,
     status: Arc<Status>,
     seat: Arc<Seat>,
     asks: tokio::sync::mpsc::Receiver<Ask>,
@@ -415,14 +426,14 @@ impl Daemon<'_> {
             .map(|relay| relay.advertised.to_string())
             .collect();
         if let Some(links) = links {
-            first_run::welcome(&self.config, parts, &self.host, links);
+            first_run::welcome(&self.start.config, parts, &self.host, links);
         }
         info!(
             listening = listening.join(", "),
             relay = relays.join(", "),
             ports = %format_args!("{}-{}", parts.plane.relay.ports.start(), parts.plane.relay.ports.end()),
             workers = parts.plane.workers,
-            metrics = self.config.metrics.map(tracing::field::display),
+            metrics = self.start.config.metrics.map(tracing::field::display),
             version = env!("CARGO_PKG_VERSION"),
             "ready"
         );
@@ -475,8 +486,7 @@ impl Daemon<'_> {
 
     /// A reload refuses a key that is no good for DTLS; a renewed certificate may come with one.
     fn miss_identity(&self, certificate: &Certificate) {
-        let listeners = self.config.listen.iter().flatten();
-        let mut transports = listeners.map(|listen| listen.transport);
+        let mut transports = self.running.listeners.iter().map(|listen| listen.transport);
         if certificate.identity.is_none() && transports.any(|t| t == Transport::Dtls) {
             error!(
                 help = "ask for a certificate with an ECDSA key, as in `certbot --key-type ecdsa`",

@@ -1,6 +1,9 @@
 //! The configuration: what it accepts, how it tells what it does not, and that its manual is complete.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "config/every_key.rs"]
+mod every_key;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -299,6 +302,18 @@ fn no_message_quotes_what_may_be_a_secret() {
         format!("[auth]\nusers = [{{ name = 'bob', password = '{MARKER}' }}, 3]"),
         format!("[auth]\nsecrets = [{{ secret = '{MARKER}' "),
         format!("static-auth-secret = '{MARKER}'"),
+        format!(
+            "[[tenants]]\nname = 'a'\nsecrets = [{{ secret = '{MARKER}', file2 = 'x' }}, '{MARKER}']"
+        ),
+        format!("tenants = [{{ pasword = '{MARKER}', total = -1 }}]"),
+        format!("[[tenants]]\nname = 'a'\nusers = '{MARKER}'"),
+        format!("[events]\nwebhook = {{ secret = '{MARKER}', url = 'ftp://x' }}"),
+        format!("[events]\nwebhook = '{MARKER}'"),
+        format!("[admin]\ntoken = '{MARKER}'\ntoken_file = ['{MARKER}']"),
+        format!("admin = {{ token = '{MARKER}', hosts = ['http://x'] }}"),
+        format!("[token]\nkey = ['{MARKER}']\napi_keys = ['{MARKER}']"),
+        format!("token = {{ pasword = '{MARKER}', ttl = 'soon' }}"),
+        format!("[tls]\nkey = ['{MARKER}']"),
     ];
     for text in texts {
         let report = Bench::new().bad(&text).to_string();
@@ -318,6 +333,34 @@ fn single_values_are_judged() {
 }
 
 const WRONG_VALUES: &[(&str, &str)] = &[
+    (
+        "[metrics]\nlisten = '127.0.0.1:1'\n[[listen]]\naddress = '0.0.0.0:1'\ntransport = 'tcp'",
+        "metrics.listen",
+    ),
+    (
+        "[metrics]\nlisten = '127.0.0.1:1'\n[token]\nlisten = ['http://127.0.0.1:2', 'http://127.0.0.1:1']",
+        "metrics.listen",
+    ),
+    (
+        "[token]\nlisten = ['http://127.0.0.1:2', 'http://127.0.0.1:2']",
+        "token.listen",
+    ),
+    (
+        "[token]\nlisten = ['unix:/run/a', 'unix:/run/a']",
+        "token.listen",
+    ),
+    (
+        "[admin]\nsocket = '/run/a'\n[token]\nlisten = ['unix:/run/a']",
+        "token.listen",
+    ),
+    (
+        "[token]\napi_keys = [{ id = 'a', file = 'a', scopes = [] }]",
+        "token.api_keys[0].scopes",
+    ),
+    (
+        "[admin]\nsocket = '/run/0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012'",
+        "admin.socket",
+    ),
     ("[events]\nfile = ''", "events.file"),
     ("[events]\ninterim = '0s'", "events.interim"),
     (
@@ -1350,6 +1393,32 @@ fn the_operators_seat_is_told_who_may_sit_there() {
 }
 
 #[test]
+fn visitors_who_could_not_come_in_are_warned_about() {
+    let mut bench = Bench::new();
+    let warned = |bench: &Bench, more: &str| {
+        let mut keys = warnings(&bench.good(&format!("[admin]\n{more}")));
+        keys.retain(|key| key.starts_with("admin."));
+        keys
+    };
+    let none: [&str; 0] = [];
+    // The state directory is closed to others; /run/turnd is not.
+    assert_eq!(warned(&bench, "users = ['root']"), none);
+    assert_eq!(warned(&bench, "users = ['1234']"), ["admin.users"]);
+    assert_eq!(warned(&bench, "group = '4'"), ["admin.group"]);
+    assert_eq!(warned(&bench, "group = '4'\nsocket = 'here.sock'"), none);
+    bench.host.runtime_directory = Some(PathBuf::from("/run/turnd"));
+    assert_eq!(warned(&bench, "users = ['1234']\ngroup = '4'"), none);
+    // As PrivateUsers= of systemd has it.
+    bench.host.known_users = vec![0..=0, 990..=990];
+    bench.host.known_groups = vec![0..=0, 990..=990];
+    assert_eq!(warned(&bench, "users = ['root', '990']"), none);
+    let both = ["admin.users", "admin.group"];
+    let mut found = warned(&bench, "users = ['1234']\ngroup = '4'");
+    found.sort_by_key(|key| std::cmp::Reverse(key.clone()));
+    assert_eq!(found, both);
+}
+
+#[test]
 fn a_seat_that_others_could_take_is_refused() {
     let bench = Bench::new();
     bench.secret("short", "0123456789");
@@ -1609,4 +1678,281 @@ fn a_tenant_has_what_everybody_has_where_nothing_is_said() {
     assert!(plain.peers.is_none());
     // A tenant has the realm of the server if it has none of its own.
     assert_eq!(acme.users.realm(), "turnd");
+}
+
+// ---- what contradicts itself ----
+
+#[test]
+fn limits_that_are_never_reached_are_warned_about() {
+    let bench = Bench::new();
+    let warned = |text: &str| {
+        let mut keys = warnings(&bench.good(text));
+        keys.retain(|key| key.starts_with("limits") || key.starts_with("tenants"));
+        keys
+    };
+    let none: [&str; 0] = [];
+    // Defaults harm nobody, and 0 is no limit.
+    assert_eq!(warned("[limits]\ntotal = 3"), none);
+    assert_eq!(
+        warned("[limits]\nper_tenant = 0\nbandwidth_per_user = '9M'"),
+        none
+    );
+    assert_eq!(
+        warned("[limits]\nper_user = 3\nper_tenant = 3\ntotal = 3"),
+        none
+    );
+    for (text, key) in [
+        ("[limits]\nper_user = 4\ntotal = 3", "limits.per_user"),
+        ("[limits]\nper_client = 4\ntotal = 3", "limits.per_client"),
+        ("[limits]\nper_tenant = 4\ntotal = 3", "limits.per_tenant"),
+        ("[limits]\nper_tenant = 4\nper_user = 5", "limits.per_user"),
+        (
+            "[limits]\nbandwidth_per_allocation = '2M'\nbandwidth_per_user = '1M'",
+            "limits.bandwidth_per_allocation",
+        ),
+        (
+            "[limits]\nbandwidth_per_user = '2M'\nbandwidth_total = '1M'",
+            "limits.bandwidth_per_user",
+        ),
+        ("[limits]\nbandwidth_total = '4'", "limits.bandwidth_total"),
+        (
+            "[limits]\nnew_peers_per_allocation = 4\nnew_peers_per_user = 3",
+            "limits.new_peers_per_allocation",
+        ),
+        (
+            "[limits]\ntotal = 3\n[[tenants]]\nname = 'a'\ntotal = 4",
+            "tenants[0].total",
+        ),
+        (
+            "[[tenants]]\nname = 'a'\ntotal = 4\nper_user = 5",
+            "tenants[0].per_user",
+        ),
+        (
+            "[limits]\nbandwidth_total = '1M'\n[[tenants]]\nname = 'a'\nbandwidth_total = '2M'",
+            "tenants[0].bandwidth_total",
+        ),
+        (
+            "[[tenants]]\nname = 'a'\nbandwidth_per_user = '20'",
+            "tenants[0].bandwidth_per_user",
+        ),
+        (
+            "[[tenants]]\nname = 'a'\nserver_names = ['a.test']\nusers = [{ name = 'bot', password_file = 'bot' }]",
+            "tenants[0].server_names",
+        ),
+    ] {
+        bench.secret("bot", "k9fw-Xo2m-71qz-0q1");
+        assert_eq!(warned(text), [key], "{text}");
+    }
+}
+
+/// Whoever has a secret can do all that is done with it: two customers with the same one are one customer.
+#[test]
+fn one_secret_for_two_is_warned_about() {
+    let bench = Bench::new();
+    for (name, letter) in [("a", "a"), ("also-a", "a"), ("b", "b")] {
+        bench.secret(name, &letter.repeat(32));
+    }
+    let warned = |text: &str| {
+        let loaded = bench.good(text);
+        let same = loaded
+            .report
+            .warnings()
+            .filter(|one| one.what.contains("the same secret"));
+        same.map(|one| one.key.clone()).collect::<Vec<_>>()
+    };
+    let tenants = |one: &str, other: &str| {
+        format!(
+            "[auth]\nsecrets = [{{ id = 'k', file = 'b' }}]\n\
+             [[tenants]]\nname = 'x'\nsecrets = [{{ id = 'x', file = '{one}' }}]\n\
+             [[tenants]]\nname = 'y'\nsecrets = [{{ id = 'y', file = '{other}' }}]"
+        )
+    };
+    let none: [&str; 0] = [];
+    bench.secret("c", &"c".repeat(32));
+    assert_eq!(warned(&tenants("a", "c")), none);
+    assert_eq!(
+        warned(&tenants("a", "also-a")),
+        ["tenants[1].secrets[0].file"]
+    );
+    assert_eq!(warned(&tenants("a", "b")), ["tenants[1].secrets[0].file"]);
+    let token = "[auth]\nsecrets = [{ file = 'a', claims = true }]\n[token]\nlisten = ['http://127.0.0.1:1']\n";
+    let keys =
+        format!("{token}api_keys = [{{ id = 'one', file = 'b' }}, {{ id = 'two', file = 'b' }}]");
+    assert_eq!(warned(&keys), ["token.api_keys[1].file"]);
+    let keys = format!("{token}api_keys = [{{ id = 'one', file = 'also-a' }}]");
+    assert_eq!(warned(&keys), ["token.api_keys[0].file"]);
+}
+
+#[test]
+fn a_token_service_that_cannot_keep_its_word_is_warned_about() {
+    let bench = Bench::new();
+    bench.secret("a", &"a".repeat(32));
+    bench.secret("b", &"b".repeat(32));
+    bench.certificate("cert.pem", "key.pem", 2040);
+    let warned = |claims: bool, more: &str, key: &str| {
+        let text = format!(
+            "[auth]\nsecrets = [{{ file = 'a', claims = {claims} }}]\n[token]\nlisten = ['http://127.0.0.1:8089']\nmax_ttl = '2h'\n\
+             {more}\napi_keys = [{{ id = 'one', file = 'b', {key} }}]"
+        );
+        let mut keys = warnings(&bench.good(&text));
+        keys.retain(|key| key.starts_with("auth") || key.starts_with("token"));
+        keys
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(warned(true, "", "tenant = 'acme', max_ttl = '2h'"), none);
+    assert_eq!(warned(false, "", "max_ttl = '2h'"), none);
+    assert_eq!(warned(false, "", "tenant = 'acme'"), ["auth.secrets[0]"]);
+    assert_eq!(
+        warned(true, "", "max_ttl = '3h'"),
+        ["token.api_keys[0].max_ttl"]
+    );
+    assert_eq!(
+        warned(true, "proxies = ['0.0.0.0/0']", "scopes = ['relay.issue']"),
+        ["token.proxies"]
+    );
+    let certificate = "certificate = 'cert.pem'\nkey = 'key.pem'";
+    assert_eq!(
+        warned(true, certificate, "scopes = ['relay.issue']"),
+        ["token.certificate"]
+    );
+    let off = "scopes = ['relay.revoke'] }]\n[revocation]\nenabled = false\n[peers]\npolicies = [{ name = 'x'";
+    assert_eq!(warned(true, "", off), ["token.api_keys[0].scopes"]);
+}
+
+// ---- bad days ----
+
+#[test]
+fn a_clock_that_has_not_been_set_is_warned_about() {
+    let mut bench = Bench::new();
+    bench.host.unix = 86_400;
+    let loaded = bench.good("");
+    let warned = loaded
+        .report
+        .warnings()
+        .find(|one| one.what.contains("before 2020"));
+    assert!(
+        warned.is_some_and(|one| one.remedy.contains("timedatectl")),
+        "{}",
+        loaded.report
+    );
+}
+
+#[test]
+fn files_of_windows_are_read() {
+    let bench = Bench::new();
+    bench.secret("secret", "north-north-north-north\r\n");
+    let loaded = bench
+        .good("\u{feff}[auth]\r\nsecrets = [{ file = 'secret' }]\r\n[limits]\r\nper_user = 3\r\n");
+    assert_eq!(loaded.config.limits.per_user, 3);
+    bench.secret("two", "north-north-north-north");
+    let two = bench.good("[auth]\nsecrets = [{ file = 'two' }]");
+    let password = |loaded: &Loaded| loaded.parts.secrets[0].password(b"1:a").to_string();
+    assert_eq!(password(&loaded), password(&two));
+    // What nobody sees in a secret is no part of it; whether the other side has it, nobody knows.
+    bench.secret("secret", "\u{feff}north-north-north-north");
+    let report = bench.bad(ONE_SECRET);
+    assert!(report.to_string().contains("byte order mark"), "{report}");
+    bench.secret(
+        "secret",
+        "north-north-north-north\nsouth-south-south-south\n",
+    );
+    let loaded = bench.good(ONE_SECRET);
+    assert!(
+        loaded.report.to_string().contains("several lines"),
+        "{}",
+        loaded.report
+    );
+}
+
+#[test]
+fn what_is_no_file_is_not_waited_for() {
+    let bench = Bench::new();
+    let made = std::process::Command::new("mkfifo")
+        .arg(bench.directory.join("pipe"))
+        .status();
+    assert!(made.unwrap().success());
+    fs::create_dir(bench.directory.join("directory")).unwrap();
+    for place in ["pipe", "directory"] {
+        let tls = format!("[tls]\ncertificate = '{place}'\nkey = '{place}'");
+        let token = format!(
+            "[token]\nlisten = ['http://127.0.0.1:1']\nissuers = [{{ issuer = 'a', audience = 'b', algorithms = ['RS256'], keys = '{place}' }}]"
+        );
+        let secret = format!("[auth]\nsecrets = [{{ file = '{place}' }}]");
+        for text in [tls, token, secret] {
+            let report = bench.bad(&text).to_string();
+            assert!(
+                report.contains(&format!("{place} is not a file")),
+                "{report}"
+            );
+        }
+    }
+    let public = bench.file("public.pem", "-----BEGIN PUBLIC KEY-----");
+    fs::set_permissions(&public, fs::Permissions::from_mode(0o666)).unwrap();
+    let report = bench.bad(
+        "[token]\nlisten = ['http://127.0.0.1:1']\nissuers = [{ issuer = 'a', audience = 'b', algorithms = ['RS256'], keys = 'public.pem' }]",
+    );
+    assert!(report.to_string().contains("chmod o-w"), "{report}");
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused_soon() {
+    let bench = Bench::new();
+    let noise: String = (0..20_000)
+        .map(|line| format!("k{line} = {line}\n"))
+        .collect();
+    let report = bench.bad(&noise);
+    assert_eq!(report.errors().count(), 200);
+    assert!(report.to_string().ends_with("... and 19800 more\n"));
+    for (text, remedy) in [
+        (vec![b'#'; (8 << 20) + 1], "8 MiB"),
+        (vec![0xff, 0xfe, b'['], "UTF-8"),
+    ] {
+        let path = bench.directory.join("other.toml");
+        fs::write(&path, text).unwrap();
+        let sources = Sources {
+            file: Some(path),
+            ..Sources::default()
+        };
+        let report = config::load(&sources, &bench.host).err().unwrap();
+        assert!(
+            report.errors().next().unwrap().remedy.contains(remedy),
+            "{report}"
+        );
+    }
+    // As deep as a line is long.
+    let deep = "a.".repeat(20_000);
+    for text in [
+        format!("{deep}a = 1"),
+        format!("[{deep}a]"),
+        format!("a = {{ {deep}a = 1 }}"),
+        format!("a = {}", "[".repeat(20_000)),
+        format!("{}{}", "a = {".repeat(20_000), "}".repeat(20_000)),
+    ] {
+        assert!(bench.bad(&text).has_errors());
+    }
+    for given in [
+        format!("{deep}a=1"),
+        format!("a={{ {deep}a = 1 }}"),
+        format!("a={}", "[".repeat(20_000)),
+    ] {
+        let sources = Sources {
+            overrides: vec![given],
+            ..Sources::default()
+        };
+        assert!(config::load(&sources, &bench.host).is_err());
+    }
+}
+
+/// A server of another container, whose first process has the same number, may have been cut off here.
+#[test]
+fn a_draft_that_was_left_behind_is_in_nobodys_way() {
+    let bench = Bench::new();
+    let state = bench.directory.join("state");
+    fs::create_dir(&state).unwrap();
+    fs::write(
+        state.join(format!("auth-secret.draft-{}", std::process::id())),
+        "half",
+    )
+    .unwrap();
+    assert!(config::load(&Sources::default(), &bench.host).is_ok());
 }

@@ -93,6 +93,8 @@ fn changed(change: &Change, screen: Screen) -> String {
         let shown = |value: &Option<String>| plain(value.as_deref().unwrap_or("(not given)"));
         let _ = writeln!(text, "    {} {}", screen.bad("-"), shown(old));
         let _ = writeln!(text, "    {} {}", screen.good("+"), shown(new));
+    } else {
+        text += "    what is in the file has changed\n";
     }
     text
 }

@@ -1,13 +1,16 @@
 //! `[admin]`: from names to the users, the files and the token of the operator's seat.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use super::assemble::Assembly;
 use super::check::is_private;
-use super::secrets::{self, SHORT_SECRET, Secret};
+use super::secrets::{SHORT_SECRET, Secret};
 use super::{Admin, AdminSocket, Sources};
 
+/// The kernel keeps so many bytes for the path of a socket, the last of them for itself.
+pub(super) const LONGEST_SOCKET: usize = 108;
 /// The name of the socket in its directory.
 const SOCKET: &str = "admin.sock";
 /// The runtime directory that the unit has made for the server.
@@ -76,22 +79,12 @@ impl Assembly<'_> {
             hosts,
         } = &self.config.admin;
         let group = group.as_ref().and_then(|name| self.group(name));
-        let mut admitted = group
-            .as_ref()
-            .map(|(_, members)| members.clone())
-            .unwrap_or_default();
-        for name in users {
-            admitted.extend(self.user(name));
-        }
+        let mut admitted: Vec<u32> = users.iter().filter_map(|name| self.user(name)).collect();
+        self.check_visitors(group.as_ref().map(|(id, _)| *id), &admitted);
+        admitted.extend(group.iter().flat_map(|(_, members)| members));
         let token = token_file
             .as_ref()
-            .and_then(|file| match secrets::read(file, self.host) {
-                Ok(token) => Some(token),
-                Err(complaint) => {
-                    self.report.error("admin.token_file", complaint);
-                    None
-                }
-            });
+            .and_then(|file| self.read_secret("admin.token_file", file));
         if let Some(token) = &token {
             self.check_admin_token(token);
         }
@@ -108,6 +101,17 @@ impl Assembly<'_> {
                 format!("the token and what is told go through {danger} unencrypted at {address}");
             self.warning("admin.listen", what, remedy);
         }
+        if let AdminSocket::At(path) = socket
+            && path.as_os_str().len() >= LONGEST_SOCKET
+        {
+            let length = path.as_os_str().len();
+            let what = format!("this path has {length} bytes; that of a socket may have 107");
+            self.error(
+                "admin.socket",
+                what,
+                "name a shorter one, as in \"/run/turnd/admin.sock\"",
+            );
+        }
         Seat {
             socket: match socket {
                 AdminSocket::At(path) => Some(path.clone()),
@@ -119,6 +123,43 @@ impl Assembly<'_> {
             group: group.map(|(id, _)| id),
             listen: listen.zip(token),
             hosts: hosts.clone(),
+        }
+    }
+
+    /// Whether those who are named can come in at all.
+    fn check_visitors(&mut self, group: Option<u32>, users: &[u32]) {
+        if group.is_none() && users.iter().all(|user| *user == 0) {
+            return;
+        }
+        let key = if users.is_empty() {
+            "admin.group"
+        } else {
+            "admin.users"
+        };
+        let admin = &self.config.admin;
+        if admin.socket == AdminSocket::Customary && self.host.runtime_directory.is_none() {
+            let remedy = "name another place: socket = \"/run/turnd.sock\"";
+            let what = "the socket lies in the state directory, which is closed to other users";
+            self.warning(key, what, remedy);
+        }
+        let host = self.host;
+        let is_known =
+            |known: &[RangeInclusive<u32>], id: u32| known.iter().any(|range| range.contains(&id));
+        let unknown = [
+            (
+                "admin.users",
+                users.iter().any(|user| !is_known(&host.known_users, *user)),
+            ),
+            (
+                "admin.group",
+                group.is_some_and(|group| !is_known(&host.known_groups, group)),
+            ),
+        ];
+        for (key, _) in unknown.iter().filter(|(_, unknown)| *unknown) {
+            let what = "the server cannot tell other users apart, so that they are turned away: it runs in a namespace of users of its own";
+            let remedy =
+                "under systemd, write PrivateUsers=no into a drop-in: systemctl edit turnd";
+            self.warning(key, what, remedy);
         }
     }
 

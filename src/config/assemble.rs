@@ -9,14 +9,14 @@ use crate::plane::{self, Listen, RelayAddress, RelayRange};
 use crate::revocation;
 use crate::turn::{self, Limits, ListenerAlgorithms, Peers, SharedSecret, Transport};
 
-use super::Config;
 use super::admin::Seat;
-use super::document::Sources;
+use super::document::{Origin, Sources};
 use super::host::{self, FoundBy, Host};
 use super::login::Credentials;
 use super::problem::{Complaint, Report};
-use super::tls::Certificate;
+use super::tls::{Certificate, Tls};
 use super::token::TokenParts;
+use super::{Config, Contents, Reading, SecretFile};
 
 /// The file in the state directory in which revocations are kept.
 const OWN_REVOCATIONS: &str = "revocations.sqlite";
@@ -29,6 +29,8 @@ pub(super) const SPARE_DESCRIPTORS: u64 = 256;
 pub struct Loaded {
     /// What the operator asked for.
     pub config: Config,
+    /// What was found in its files.
+    pub contents: Contents,
     /// What the parts are told.
     pub parts: Parts,
     /// Warnings.
@@ -59,6 +61,27 @@ pub struct Parts {
     pub seat: Seat,
 }
 
+impl Loaded {
+    /// Leaves threads and sockets of a running server as they are: what is said of them waits for a restart. `turn` is
+    /// what its machines were told last.
+    pub fn fit(&mut self, running: &plane::Settings, turn: &turn::Settings) {
+        let wanted = std::mem::replace(&mut self.parts.plane, running.clone());
+        let own = Arc::make_mut(&mut self.parts.turn);
+        own.limits.unauthenticated_replies = replies_per_worker(&self.config, running.workers);
+        own.tenants.keep_doors(&turn.tenants);
+        let is_known = |old: &ListenerAlgorithms| {
+            let mut listeners = wanted.listeners.iter();
+            listeners.any(|one| (one.transport, one.address) == (old.transport, old.address))
+        };
+        let mut older = turn.listener_algorithms.clone();
+        older.retain(|old| !is_known(old));
+        if !older.is_empty() && own.listener_algorithms.is_empty() {
+            own.listener_algorithms = every_listener(&self.config, &wanted.listeners);
+        }
+        own.listener_algorithms.extend(older);
+    }
+}
+
 /// Reads the sources, checks everything, and makes it into settings.
 ///
 /// # Errors
@@ -70,6 +93,7 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
         config: &config,
         host,
         report,
+        contents: Contents::default(),
     };
     let mut listeners = assembly.listeners();
     let nat_discovery = assembly.nat_discovery(&mut listeners);
@@ -85,10 +109,17 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     let revocation = revocation(&config, host, token.is_some());
     assembly.check_revocation(token.as_ref());
     assembly.check_limits(&relay, &listeners);
+    assembly.check_order();
+    assembly.check_places(&listeners);
+    assembly.check_same_secrets();
+    assembly.check_server_names(&listeners);
+    assembly.check_clock();
     assembly.check_exposure();
     assembly.check_fronts(&listeners);
     assembly.check_algorithms();
-    let report = assembly.report;
+    let Assembly {
+        report, contents, ..
+    } = assembly;
     if report.has_errors() {
         return Err(report);
     }
@@ -123,9 +154,39 @@ pub fn load(sources: &Sources, host: &Host) -> Result<Loaded, Report> {
     };
     Ok(Loaded {
         config,
+        contents,
         parts,
         report,
     })
+}
+
+/// The same for a server that runs with what it read `before`: what is no configuration any more does not replace one.
+///
+/// # Errors
+///
+/// The report, if there is any error in it.
+pub fn load_again(sources: &Sources, host: &Host, before: &Reading) -> Result<Loaded, Report> {
+    let found = sources.file.as_ref().and_then(|file| file.metadata().ok());
+    let is_spent = found.is_some_and(|found| !found.is_file() && !found.is_dir());
+    let (mut report, what, remedy) = if is_spent {
+        (
+            Report::new(vec![Origin::unread(sources)]),
+            "this is no file: what came out of it at the start cannot be read again",
+            "name a file after --config, and start the server anew",
+        )
+    } else {
+        let loaded = load(sources, host)?;
+        if loaded.report.is_from_file() || !before.is_from_file {
+            return Ok(loaded);
+        }
+        (
+            loaded.report,
+            "there is no key in the file any more, as if it had been cut off while it was written",
+            "put it back (is the disk full?); if the defaults are meant, start the server anew",
+        )
+    };
+    report.file_error(Complaint::new(what, remedy));
+    Err(report)
 }
 
 /// What the machine is told of keys that need no more than reading.
@@ -152,17 +213,21 @@ fn machine(
         unasked_ipv6: config.relay.unasked_ipv6,
         max_lifetime: config.max_lifetime,
         limits: Limits {
-            // Each worker keeps a budget of its own, and the kernel deals a prefix's clients out to all.
-            unauthenticated_replies: config
-                .limits
-                .unauthenticated_replies
-                .div_ceil(workers as u32),
+            unauthenticated_replies: replies_per_worker(config, workers),
             ..config.limits
         },
         peers: config.peers.clone(),
         policies: policies(config),
         ..turn::Settings::new(credentials.nonce_keys)
     }
+}
+
+/// Each worker keeps a budget of its own, and the kernel deals a prefix's clients out to all.
+fn replies_per_worker(config: &Config, workers: usize) -> u32 {
+    config
+        .limits
+        .unauthenticated_replies
+        .div_ceil(workers as u32)
 }
 
 /// Where revocations are kept, if they are. Whoever abuses a credential is to be ended at once, not after a restart: so
@@ -195,6 +260,10 @@ fn listener_algorithms(config: &Config, listeners: &[Listen]) -> Vec<ListenerAlg
     if config.listen_algorithms.is_empty() {
         return Vec::new();
     }
+    every_listener(config, listeners)
+}
+
+fn every_listener(config: &Config, listeners: &[Listen]) -> Vec<ListenerAlgorithms> {
     let offered = |listener: &Listen| {
         let own = config
             .listen_algorithms
@@ -228,6 +297,7 @@ pub(super) struct Assembly<'a> {
     pub(super) config: &'a Config,
     pub(super) host: &'a Host,
     pub(super) report: Report,
+    pub(super) contents: Contents,
 }
 
 impl Assembly<'_> {
@@ -365,30 +435,39 @@ impl Assembly<'_> {
                 remedy,
             );
         }
-        match files.load(self.host) {
-            Ok(certificate) => {
-                for (key, complaint) in certificate.ends_soon(self.host.unix) {
-                    self.report.warning(&format!("tls.{key}"), complaint);
-                }
-                if let (Some(index), None) = (dtls, &certificate.identity) {
-                    let remedy = "ask for a certificate with such a key, as in `certbot --key-type ecdsa`; clients on TLS know it too";
-                    self.error(
-                        &format!("listen[{index}].transport"),
-                        format!(
-                            "{}, and the certificate in [tls] has another",
-                            plane::UnfitKey
-                        ),
-                        remedy,
-                    );
-                }
-                Some(certificate)
-            }
-            Err(complaints) => {
-                for (key, complaint) in complaints {
-                    self.report.error(&format!("tls.{key}"), complaint);
-                }
-                None
-            }
+        let certificate = self.load_certificate("tls", files)?;
+        if let (Some(index), None) = (dtls, &certificate.identity) {
+            let remedy = "ask for a certificate with such a key, as in `certbot --key-type ecdsa`; clients on TLS know it too";
+            self.error(
+                &format!("listen[{index}].transport"),
+                format!(
+                    "{}, and the certificate in [tls] has another",
+                    plane::UnfitKey
+                ),
+                remedy,
+            );
         }
+        Some(certificate)
+    }
+
+    /// Reads certificates; `table` is where they are named. What is wrong with them is in the report.
+    pub(super) fn load_certificate(&mut self, table: &str, files: &Tls) -> Option<Certificate> {
+        let certificate = files
+            .load(self.host)
+            .map_err(|complaints| {
+                for (key, complaint) in complaints {
+                    self.report.error(&format!("{table}.{key}"), complaint);
+                }
+            })
+            .ok()?;
+        for (key, complaint) in certificate.ends_soon(self.host.unix) {
+            self.report.warning(&format!("{table}.{key}"), complaint);
+        }
+        for (key, file, chain) in certificate.chains() {
+            let file = SecretFile::Path(file.to_owned());
+            self.contents
+                .note(&format!("{table}.{key}"), &file, chain, self.host);
+        }
+        Some(certificate)
     }
 }

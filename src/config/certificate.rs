@@ -114,12 +114,9 @@ fn days(seconds: i64) -> String {
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Complaint> {
     let remedy =
         "give the path of a PEM file with the certificate first and its intermediates behind it";
-    let text = fs::read(path).map_err(|error| {
-        Complaint::new(
-            format!("{} cannot be read: {error}", path.display()),
-            remedy,
-        )
-    })?;
+    let text = secrets::open(path)
+        .and_then(|file| secrets::read_limited(path, file))
+        .map_err(|complaint| Complaint::new(complaint.what, remedy))?;
     let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
     let chain = chain.map_err(|error| {
         Complaint::new(format!("{} is broken: {error}", path.display()), remedy)

@@ -8,6 +8,9 @@ use crate::turn::{Limits, PasswordAlgorithms};
 use super::assemble::{Assembly, SPARE_DESCRIPTORS, TURN_PORT};
 use super::host::Host;
 
+/// 2020-01-01, in seconds since 1970: nothing of this is older.
+const YEAR_2020: i64 = 1_577_836_800;
+
 impl Assembly<'_> {
     pub(super) fn check_relay_addresses(&mut self, addresses: &[RelayAddress], detected: bool) {
         let key = if self.config.relay.addresses.is_some() {
@@ -123,6 +126,16 @@ impl Assembly<'_> {
                 "allocations are to live for less than ten minutes",
                 remedy,
             );
+        }
+    }
+
+    /// A host without a battery wakes up in 1970.
+    pub(super) fn check_clock(&mut self) {
+        if self.host.unix < YEAR_2020 {
+            let what = "the clock of this host says that it is before 2020: credentials that have expired would be good";
+            let remedy =
+                "set the clock, as with `timedatectl set-ntp true`, and start the server anew";
+            self.warning("", what, remedy);
         }
     }
 

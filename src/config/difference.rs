@@ -1,20 +1,101 @@
-//! What differs between two configurations, key by key, as the operator would have written it.
+//! What differs between two configurations, key by key, as the operator would have written it; and what of that takes
+//! effect at once.
 
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
 
-use super::Config;
+use super::{Config, Contents, Loaded};
 
-/// A key whose value differs.
+/// Keys of files that are read only when the server starts.
+const READ_ONCE: [&str; 2] = ["admin.token_file", "events.webhook.secret_file"];
+
+/// A key whose value differs, or the content of the file that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The key, as `relay.ports` or `listen[0].address`.
     pub key: String,
     /// Its value before; nothing where it is not given.
     pub old: Option<String>,
-    /// Its value afterwards.
+    /// Its value afterwards. Nothing either where it is the same: then what lies in the file differs.
     pub new: Option<String>,
+}
+
+/// A configuration as it was read, and what was found in its files.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// What the operator asked for.
+    pub config: Config,
+    /// What was found in its files.
+    pub contents: Contents,
+    /// Has the configuration file said anything at all?
+    pub(super) is_from_file: bool,
+}
+
+/// What a reload changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Differences {
+    /// What takes effect with it.
+    pub now: Vec<Difference>,
+    /// What waits until the server starts anew.
+    pub at_restart: Vec<Difference>,
+}
+
+impl Loaded {
+    /// What was read.
+    pub fn reading(&self) -> Reading {
+        Reading {
+            config: self.config.clone(),
+            contents: self.contents.clone(),
+            is_from_file: self.report.is_from_file(),
+        }
+    }
+}
+
+impl Reading {
+    /// What a newer one changes for a server that started with this and has read `in_force` last.
+    pub fn differences(&self, in_force: &Self, newer: &Self) -> Differences {
+        let waits = self.needs_restart(newer);
+        // What was changed and is changed back waits for nothing.
+        let since = [
+            waits.clone(),
+            in_force.needs_restart(newer),
+            READ_ONCE.to_vec(),
+        ]
+        .concat();
+        let (mut at_restart, mut now) = (self.all(newer), in_force.all(newer));
+        at_restart.retain(|difference| is_under(&difference.key, &waits));
+        now.retain(|difference| !is_under(&difference.key, &since));
+        Differences { now, at_restart }
+    }
+
+    /// The keys, or tables, of which a newer one says something else that takes effect only when the server starts anew.
+    pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
+        let mut keys = self.config.needs_restart(&newer.config);
+        let changed: Vec<&str> = self.contents.changed(&newer.contents).collect();
+        let mut files = READ_ONCE.to_vec();
+        files.retain(|key| changed.contains(key) && !is_under(key, &keys));
+        keys.extend(files);
+        keys
+    }
+
+    fn all(&self, newer: &Self) -> Vec<Difference> {
+        let mut all = self.config.differences(&newer.config);
+        let changed = self.contents.changed(&newer.contents);
+        all.extend(changed.map(|key| Difference {
+            key: key.to_owned(),
+            old: None,
+            new: None,
+        }));
+        all
+    }
+}
+
+fn is_under(key: &str, roots: &[&str]) -> bool {
+    roots.iter().any(|root| {
+        let rest = key.strip_prefix(root);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    })
 }
 
 impl Config {

@@ -3,6 +3,8 @@
 //! Every value keeps its place, so that whatever is found wrong with it later can be shown where it stands.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,12 @@ use super::problem::{Complaint, Report};
 
 /// What the names of environment variables that set a key begin with: `TURND__RELAY__PORTS` is `relay.ports`.
 pub const ENVIRONMENT_PREFIX: &str = "TURND__";
+
+/// The configuration of a thousand tenants is shorter.
+const LONGEST_FILE: u64 = 8 << 20;
+
+/// More than any line has outside of its texts.
+const MOST_DOTS: usize = 64;
 
 /// Where a configuration is read from.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +51,17 @@ pub(super) struct Place {
     pub(super) span: Range<usize>,
     /// May the text be shown?
     pub(super) shown: bool,
+}
+
+impl Place {
+    /// A text as a whole.
+    pub(super) const fn whole(origin: usize) -> Self {
+        Self {
+            origin,
+            span: 0..0,
+            shown: false,
+        }
+    }
 }
 
 /// A value with its place.
@@ -139,18 +158,16 @@ pub(super) fn read(sources: &Sources) -> (Table, Report) {
     let mut failures = Vec::new();
     let mut table = Table::default();
     if let Some(path) = &sources.file {
-        match std::fs::read_to_string(path) {
+        match read_file(path) {
             Ok(text) => {
                 origins.push(Origin::file(path, text));
                 table = parse_file(&origins[0].text, &mut failures);
             }
             Err(error) => {
                 origins.push(Origin::file(path, String::new()));
-                let remedy = "give the path of an existing file after --config, or leave --config out to start with the defaults";
-                failures.push((
-                    whole(0),
-                    Complaint::new(format!("the file cannot be read: {error}"), remedy),
-                ));
+                let what = format!("the file cannot be read: {error}");
+                let complaint = Complaint::new(what, remedy(&error, path));
+                failures.push((Place::whole(0), complaint));
             }
         }
     }
@@ -178,7 +195,12 @@ pub(super) fn read(sources: &Sources) -> (Table, Report) {
             directory: PathBuf::new(),
             is_file: false,
         });
-        table.put(&path.split('.').collect::<Vec<_>>(), &whole(origin), node);
+        let path: Vec<&str> = path.split('.').collect();
+        if path.len() > MOST_DOTS {
+            failures.push((Place::whole(origin), nested_too_deep()));
+            continue;
+        }
+        table.put(&path, &Place::whole(origin), node);
     }
     let mut report = Report::new(origins);
     for (place, complaint) in failures {
@@ -187,7 +209,40 @@ pub(super) fn read(sources: &Sources) -> (Table, Report) {
     (table, report)
 }
 
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let mut file = File::open(path)?.take(LONGEST_FILE + 1);
+    file.read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST_FILE {
+        return Err(io::Error::from(io::ErrorKind::FileTooLarge));
+    }
+    Ok(text)
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the standard library's kinds are open"
+)]
+fn remedy(error: &io::Error, path: &Path) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            format!("let the user that runs turnd read it: chown USER {}", path.display())
+        }
+        io::ErrorKind::InvalidData => "save it as UTF-8".to_owned(),
+        io::ErrorKind::FileTooLarge => format!("write no more than {} MiB", LONGEST_FILE >> 20),
+        _ => "give the path of an existing file after --config, or leave --config out to start with the defaults".to_owned(),
+    }
+}
+
 impl Origin {
+    /// A file that is not looked into.
+    pub(super) fn unread(sources: &Sources) -> Self {
+        Self::file(
+            sources.file.as_deref().unwrap_or(Path::new("")),
+            String::new(),
+        )
+    }
+
     fn file(path: &Path, text: String) -> Self {
         let directory = path.parent().map(Path::to_owned).unwrap_or_default();
         Self {
@@ -199,15 +254,15 @@ impl Origin {
     }
 }
 
-fn whole(origin: usize) -> Place {
-    Place {
-        origin,
-        span: 0..0,
-        shown: false,
-    }
-}
-
 fn parse_file(text: &str, failures: &mut Vec<(Place, Complaint)>) -> Table {
+    if let Some(start) = too_deep(text) {
+        let place = Place {
+            span: start..start,
+            ..Place::whole(0)
+        };
+        failures.push((place, nested_too_deep()));
+        return Table::default();
+    }
     let (table, errors) = DeTable::parse_recoverable(text);
     let broken = !errors.is_empty();
     let mut lines = BTreeSet::new();
@@ -236,12 +291,46 @@ fn parse_file(text: &str, failures: &mut Vec<(Place, Complaint)>) -> Table {
     }
 }
 
+/// Where a line has more dots between its words than any key. Tables within tables are walked by recursion, here and in
+/// the parser: as deep as the stack, they would end the process.
+fn too_deep(text: &str) -> Option<usize> {
+    let mut start = 0;
+    for line in text.split_inclusive('\n') {
+        let (mut dots, mut quote) = (0, None);
+        for letter in line.chars() {
+            match (quote, letter) {
+                (None, '#') => break,
+                (None, '"' | '\'') => quote = Some(letter),
+                (None, '.') => dots += 1,
+                (Some(end), letter) if letter == end => quote = None,
+                _ => {}
+            }
+        }
+        if dots > MOST_DOTS {
+            return Some(start);
+        }
+        start += line.len();
+    }
+    None
+}
+
+fn nested_too_deep() -> Complaint {
+    Complaint::new(
+        "there are more dots in this than in any key",
+        "write keys as in relay.ports = \"49152-65535\"",
+    )
+}
+
 fn bare_value(text: &str, origin: usize) -> Node {
-    let mut node = match DeValue::parse(text) {
-        Ok(value) => convert(value, origin),
-        Err(_) => Node {
+    let parsed = match too_deep(text) {
+        None => DeValue::parse(text).ok(),
+        Some(_) => None,
+    };
+    let mut node = match parsed {
+        Some(value) => convert(value, origin),
+        None => Node {
             value: Value::Text(text.to_owned()),
-            place: whole(origin),
+            place: Place::whole(origin),
             bare: None,
         },
     };

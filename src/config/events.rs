@@ -6,7 +6,7 @@ use crate::events::{self, Key, Sink};
 
 use super::assemble::Assembly;
 use super::problem::Complaint;
-use super::secrets::{self, SHORT_SECRET};
+use super::secrets::SHORT_SECRET;
 use super::section::Section;
 use super::{Events, WebhookSource, otlp, values};
 
@@ -140,13 +140,7 @@ impl Assembly<'_> {
     }
 
     fn webhook(&mut self, source: &WebhookSource) -> Option<events::Webhook> {
-        let secret = match secrets::read(&source.secret_file, self.host) {
-            Ok(secret) => secret,
-            Err(complaint) => {
-                self.report.error(&source.key, complaint);
-                return None;
-            }
-        };
+        let secret = self.read_secret(&source.key, &source.secret_file)?;
         if secret.len() < SHORT_SECRET {
             self.warning(
                 &source.key,

@@ -4,6 +4,7 @@
 use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,6 +22,10 @@ const NO_SUCH_ADDRESS: [i32; 2] = [99, 97];
 pub struct Host {
     /// The user that the process runs as.
     pub uid: u32,
+    /// The users of whom the kernel says who they are: all of them, but in a namespace of users.
+    pub known_users: Vec<RangeInclusive<u32>>,
+    /// Likewise the groups.
+    pub known_groups: Vec<RangeInclusive<u32>>,
     /// Seconds since 1970.
     pub unix: i64,
     /// Cores to run on.
@@ -44,6 +49,8 @@ impl Host {
     pub fn of_process() -> Self {
         Self {
             uid: geteuid().as_raw(),
+            known_users: mapped("/proc/self/uid_map"),
+            known_groups: mapped("/proc/self/gid_map"),
             unix: unix_now(),
             cores: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             descriptors: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
@@ -69,6 +76,20 @@ impl Host {
             Err(error) => !NO_SUCH_ADDRESS.contains(&error.raw_os_error().unwrap_or(0)),
         }
     }
+}
+
+/// What a map of users or groups has (user_namespaces(7)); everything, if it cannot be read.
+fn mapped(path: &str) -> Vec<RangeInclusive<u32>> {
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return vec![0..=u32::MAX];
+    };
+    let ranges = text.lines().filter_map(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (first, _, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
+        let (first, count) = (first.ok()?, count.ok()?);
+        Some(first..=first.saturating_add(count.checked_sub(1)?))
+    });
+    ranges.collect()
 }
 
 /// Seconds since 1970.

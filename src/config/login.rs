@@ -6,8 +6,8 @@ use sha2::Sha256;
 use crate::turn::{NonceKey, NonceKeys, SecretAlgorithm, SharedSecret, ThirdParty, Users};
 
 use super::assemble::Assembly;
-use super::secrets::{self, OWN_SECRET, SHORT_SECRET, Secret, password_weakness};
-use super::{Auth, SecretSource, User};
+use super::secrets::{OWN_SECRET, SHORT_SECRET, Secret, password_weakness};
+use super::{Auth, SecretFile, SecretSource, User};
 
 /// The file in the state directory from which nonces of servers without shared secrets are sealed.
 const OWN_NONCE_KEY: &str = "nonce-key";
@@ -42,6 +42,9 @@ impl Assembly<'_> {
         if own_secret && !self.report.has_errors() {
             match self.host.state.secret(OWN_SECRET, self.host) {
                 Ok(secret) => {
+                    let file = SecretFile::Path(self.host.state.own_secret());
+                    self.contents
+                        .note("auth.secrets", &file, &secret, self.host);
                     let voucher = SharedSecret::new("own", &secret, SecretAlgorithm::Sha1);
                     found.push((voucher.with_claims(), secret));
                 }
@@ -76,36 +79,22 @@ impl Assembly<'_> {
     }
 
     pub(super) fn shared_secret(&mut self, source: &SecretSource) -> Option<Secret> {
-        match secrets::read(&source.file, self.host) {
-            Ok(secret) => {
-                if secret.len() < SHORT_SECRET {
-                    let what = format!(
-                        "this secret has {} bytes: who hears one login can guess it",
-                        secret.len()
-                    );
-                    self.warning(
-                        &source.key,
-                        what,
-                        "put a longer one into the file: `turnd genkey` prints one",
-                    );
-                }
-                Some(secret)
-            }
-            Err(complaint) => {
-                self.report.error(&source.key, complaint);
-                None
-            }
+        let secret = self.read_secret(&source.key, &source.file)?;
+        if secret.len() < SHORT_SECRET {
+            let what = format!(
+                "this secret has {} bytes: who hears one login can guess it",
+                secret.len()
+            );
+            let remedy = "put a longer one into the file: `turnd genkey` prints one";
+            self.warning(&source.key, what, remedy);
         }
+        Some(secret)
     }
 
     pub(super) fn add_users(&mut self, users: &[User], table: &mut Users) {
         for user in users {
-            let password = match secrets::read(&user.password_file, self.host) {
-                Ok(password) => password,
-                Err(complaint) => {
-                    self.report.error(&user.key, complaint);
-                    continue;
-                }
+            let Some(password) = self.read_secret(&user.key, &user.password_file) else {
+                continue;
             };
             let Ok(text) = std::str::from_utf8(&password) else {
                 self.error(
@@ -145,20 +134,13 @@ impl Assembly<'_> {
 
     fn nonce_key_file(&mut self) -> Option<NonceKey> {
         let file = self.config.auth.nonce_key_file.as_ref()?;
-        match secrets::read(file, self.host) {
-            Ok(secret) => {
-                if secret.len() < SHORT_SECRET {
-                    let what = format!("this key has {} bytes: it can be guessed", secret.len());
-                    let remedy = "put a longer one into the file: `turnd genkey` prints one";
-                    self.warning("auth.nonce_key_file", what, remedy);
-                }
-                Some(derive_nonce_key(&secret))
-            }
-            Err(complaint) => {
-                self.report.error("auth.nonce_key_file", complaint);
-                None
-            }
+        let secret = self.read_secret("auth.nonce_key_file", file)?;
+        if secret.len() < SHORT_SECRET {
+            let what = format!("this key has {} bytes: it can be guessed", secret.len());
+            let remedy = "put a longer one into the file: `turnd genkey` prints one";
+            self.warning("auth.nonce_key_file", what, remedy);
         }
+        Some(derive_nonce_key(&secret))
     }
 }
 

@@ -14,6 +14,8 @@ mod admin;
 mod assemble;
 mod certificate;
 mod check;
+mod conflict;
+mod contents;
 mod difference;
 mod discovery;
 mod document;
@@ -55,9 +57,10 @@ use crate::turn::{
 };
 
 pub use admin::{Seat, admin_sockets};
-pub use assemble::{Loaded, Parts, load};
+pub use assemble::{Loaded, Parts, load, load_again};
 pub use certificate::{CertificateFiles, Stamp};
-pub use difference::Difference;
+pub use contents::Contents;
+pub use difference::{Difference, Differences, Reading};
 pub use document::{ENVIRONMENT_PREFIX, Sources};
 pub use host::{FoundBy, Host, unix_now};
 pub(crate) use problem::nearest;
@@ -391,6 +394,13 @@ pub struct Token {
     pub proxies: Vec<IpNet>,
 }
 
+impl Token {
+    /// Is there a token service at all?
+    fn is_on(&self) -> bool {
+        !self.listen.is_empty()
+    }
+}
+
 /// One of `[token] api_keys`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiKeySource {
@@ -570,7 +580,15 @@ impl Config {
             ),
             ("events", self.events != newer.events),
             ("revocation", self.revocation != newer.revocation),
-            ("token.listen", self.token.listen != newer.token.listen),
+            // With the service itself, all that is said of it waits.
+            ("token", self.token.is_on() != newer.token.is_on()),
+            (
+                "token.listen",
+                self.token.is_on() == newer.token.is_on()
+                    && self.token.listen != newer.token.listen,
+            ),
+            // Listeners go on to show the certificate that they have.
+            ("tls", self.tls.is_some() && newer.tls.is_none()),
             ("metrics.listen", self.metrics != newer.metrics),
             ("admin.socket", self.admin.socket != newer.admin.socket),
             ("admin.group", self.admin.group != newer.admin.group),

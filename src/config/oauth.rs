@@ -11,7 +11,7 @@ use crate::turn::{ThirdParty, TokenAlgorithm, TokenKey};
 
 use super::assemble::Assembly;
 use super::problem::Complaint;
-use super::secrets::{self, Secret};
+use super::secrets::Secret;
 use super::section::Section;
 use super::{OAuth, TokenKeySource, schema, values};
 
@@ -112,7 +112,10 @@ impl Assembly<'_> {
         };
         let (mut keys, mut secrets) = (Vec::new(), Vec::new());
         for source in &oauth.keys {
-            match self.token_key(source) {
+            let Some(text) = self.read_secret(&source.key, &source.file) else {
+                continue;
+            };
+            match token_key(source, &text) {
                 Ok((key, secret)) => {
                     keys.push(key);
                     secrets.push(secret);
@@ -122,23 +125,22 @@ impl Assembly<'_> {
         }
         (Some(ThirdParty::new(&oauth.server_name, keys)), secrets)
     }
+}
 
-    fn token_key(&self, source: &TokenKeySource) -> Result<(TokenKey, Secret), Complaint> {
-        let text = secrets::read(&source.file, self.host)?;
-        let wanted = source.algorithm.key_length();
-        let remedy = format!("`openssl rand -base64 {wanted}` prints a good one");
-        let bytes = decode(&text)
-            .ok_or_else(|| Complaint::new("the key is not written in base64", &remedy))?;
-        let key = TokenKey::new(&source.kid, source.algorithm, &bytes).ok_or_else(|| {
-            let what = format!(
-                "the key has {} bytes, but {} takes {wanted}",
-                bytes.len(),
-                source.algorithm_word()
-            );
-            Complaint::new(what, &remedy)
-        })?;
-        Ok((key, bytes))
-    }
+fn token_key(source: &TokenKeySource, text: &[u8]) -> Result<(TokenKey, Secret), Complaint> {
+    let wanted = source.algorithm.key_length();
+    let remedy = format!("`openssl rand -base64 {wanted}` prints a good one");
+    let bytes =
+        decode(text).ok_or_else(|| Complaint::new("the key is not written in base64", &remedy))?;
+    let key = TokenKey::new(&source.kid, source.algorithm, &bytes).ok_or_else(|| {
+        let what = format!(
+            "the key has {} bytes, but {} takes {wanted}",
+            bytes.len(),
+            source.algorithm_word()
+        );
+        Complaint::new(what, &remedy)
+    })?;
+    Ok((key, bytes))
 }
 
 /// Base64 of either alphabet (RFC 4648 §4, and §5 as in a JSON Web Key), padded or not.

@@ -41,6 +41,9 @@ struct Location {
     excerpt: Option<(String, usize)>,
 }
 
+/// So many of a kind are told: a file of another kind may have one in each of its lines.
+const MOST_PROBLEMS: usize = 200;
+
 /// A complaint about one value, before it is known where the value stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
@@ -64,6 +67,8 @@ impl Complaint {
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     problems: Vec<(Option<Place>, Problem)>,
+    /// How many more there are than are told.
+    more: usize,
     origins: Vec<Origin>,
     places: BTreeMap<String, Place>,
 }
@@ -86,6 +91,12 @@ impl Report {
         self.places.contains_key(key)
     }
 
+    /// Is any key given in a file?
+    pub(super) fn is_from_file(&self) -> bool {
+        let mut places = self.places.values();
+        places.any(|place| self.origin(place).is_some_and(|origin| origin.is_file))
+    }
+
     /// The text that a place is in.
     pub(super) fn origin(&self, place: &Place) -> Option<&Origin> {
         self.origins.get(place.origin)
@@ -95,6 +106,11 @@ impl Report {
     pub fn error(&mut self, key: &str, complaint: Complaint) {
         let place = self.places.get(key).cloned();
         self.push(Severity::Error, key, place, complaint);
+    }
+
+    /// Notes an error of the configuration file as a whole.
+    pub(super) fn file_error(&mut self, complaint: Complaint) {
+        self.push(Severity::Error, "", Some(Place::whole(0)), complaint);
     }
 
     /// Notes a warning at the value of a key.
@@ -109,6 +125,11 @@ impl Report {
     }
 
     fn push(&mut self, severity: Severity, key: &str, place: Option<Place>, complaint: Complaint) {
+        let known = |(_, problem): &&(_, Problem)| problem.severity == severity;
+        if self.problems.iter().filter(known).count() >= MOST_PROBLEMS {
+            self.more += 1;
+            return;
+        }
         let Complaint { what, remedy } = complaint;
         let location = place.as_ref().and_then(|place| {
             let origin = self.origins.get(place.origin)?;
@@ -150,11 +171,18 @@ impl Report {
     }
 }
 
-/// Where secrets may have been written by mistake.
+/// Where secrets may have been written by mistake: names are shown, and no values.
 fn is_secretive(key: &str) -> bool {
-    ["auth", "token.api_keys", "token.issuers"]
-        .iter()
-        .any(|table| key.starts_with(table))
+    const TABLES: [&str; 7] = [
+        "admin.token",
+        "auth",
+        "events.webhook",
+        "tenants",
+        "tls",
+        "token.api_keys",
+        "token.issuers",
+    ];
+    TABLES.iter().any(|table| key.starts_with(table)) || key.ends_with(".key")
 }
 
 fn locate(origin: &Origin, place: &Place, secretive: bool) -> Location {
@@ -171,11 +199,14 @@ fn locate(origin: &Origin, place: &Place, secretive: bool) -> Location {
         .chars()
         .all(|letter| letter.is_alphanumeric() || "-_".contains(letter));
     let excerpt = if origin.is_file && place.shown && (is_name || !secretive) {
-        // What stands behind the mark is left out: behind an unknown key there may be a secret.
-        let lead = if secretive {
-            " ".repeat(text[line_start..start].chars().count())
+        // What stands behind the mark is left out: behind an unknown key there may be a secret; and so is what stands
+        // before it, if that is more than names.
+        let before = &text[line_start..start];
+        let is_name = |letter: char| letter.is_alphanumeric() || "-_.=[{ \t".contains(letter);
+        let lead = if !secretive && before.chars().all(is_name) && before.matches('=').count() < 3 {
+            before.to_owned()
         } else {
-            text[line_start..start].to_owned()
+            " ".repeat(before.chars().count())
         };
         Some((
             format!("{lead}{marked}").replace('\t', " "),
@@ -253,7 +284,10 @@ impl fmt::Display for Report {
             }
             writeln!(f, "{problem}")?;
         }
-        Ok(())
+        match self.more {
+            0 => Ok(()),
+            more => writeln!(f, "\n... and {more} more"),
+        }
     }
 }
 

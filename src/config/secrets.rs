@@ -24,8 +24,8 @@ pub(super) const SHORT_SECRET: usize = 16;
 /// The file in the state directory that holds the shared secret the server made.
 pub(super) const OWN_SECRET: &str = "auth-secret";
 
-/// What nobody calls a secret is longer than this.
-const LONGEST_FILE: u64 = 64 * 1024;
+/// What nobody calls a secret, or a chain of certificates, is longer than this.
+const LONGEST_FILE: u64 = 256 * 1024;
 
 /// Bytes of randomness in a secret that is made here.
 const FRESH_BYTES: usize = 32;
@@ -80,12 +80,6 @@ fn read_private(path: &Path, host: &Host) -> Result<Secret, Complaint> {
     let shown = path.display();
     let file = open(path)?;
     let found = file.metadata().map_err(|error| unreadable(path, &error))?;
-    if !found.is_file() {
-        return Err(Complaint::new(
-            format!("{shown} is not a file"),
-            "give the path of a file that holds the secret",
-        ));
-    }
     if found.mode() & 0o077 != 0 {
         let what = format!(
             "{shown} may be read by others than its owner (mode {:04o})",
@@ -108,19 +102,31 @@ fn read_whole(path: &Path) -> Result<Secret, Complaint> {
     read_limited(path, open(path)?)
 }
 
-fn open(path: &Path) -> Result<File, Complaint> {
-    File::open(path).map_err(|error| unreadable(path, &error))
+/// Opens a file, and nothing else: a pipe would be waited for.
+pub(super) fn open(path: &Path) -> Result<File, Complaint> {
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .and_then(|file| Ok((file.metadata()?, file)));
+    let (found, file) = opened.map_err(|error| unreadable(path, &error))?;
+    if found.is_file() {
+        return Ok(file);
+    }
+    let what = format!("{} is not a file", path.display());
+    Err(Complaint::new(what, "give the path of a file"))
 }
 
-fn read_limited(path: &Path, file: File) -> Result<Secret, Complaint> {
+/// Reads a file that is no longer than anybody means it to be.
+pub(super) fn read_limited(path: &Path, file: File) -> Result<Secret, Complaint> {
     let mut bytes = Zeroizing::new(Vec::new());
     file.take(LONGEST_FILE + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| unreadable(path, &error))?;
     if bytes.len() as u64 > LONGEST_FILE {
         return Err(Complaint::new(
-            format!("{} is too long for a secret", path.display()),
-            "give the path of a file that holds the secret alone",
+            format!("{} is too long for what it is to hold", path.display()),
+            "give the path of a file that holds that alone",
         ));
     }
     Ok(bytes)
@@ -177,7 +183,8 @@ impl StateDirectory {
             .mode(0o700)
             .create(&self.0)?;
         let mut draft = path.to_owned();
-        draft.set_extension(format!("draft-{}", std::process::id()));
+        // By chance, not by process: in a container each of them is the first.
+        draft.set_extension(format!("draft-{}", &generate()?[..8]));
         let written = OpenOptions::new()
             .write(true)
             .create_new(true)

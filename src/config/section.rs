@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use super::SecretFile;
 use super::document::{Entry, Node, Table, Value};
@@ -366,7 +367,8 @@ impl<'a> Section<'a> {
     }
 
     fn remedy(&self, key: &str) -> String {
-        let keys = super::keys();
+        static KEYS: LazyLock<Vec<String>> = LazyLock::new(super::keys);
+        let keys = &*KEYS;
         let mut homes = keys.iter().filter_map(|path| path.rsplit_once('.'));
         if let Some((table, _)) = homes.find(|(_, name)| *name == key) {
             return format!("`{key}` belongs into [{table}]");

@@ -1,5 +1,6 @@
 //! `[tls]`: all certificates together, made into what the listeners use. All of them are good, or none is taken.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -35,6 +36,8 @@ pub struct Certificate {
     pub not_after: i64,
     /// When each of them ends.
     ends: Vec<i64>,
+    /// Each of them, with its intermediates.
+    chains: Vec<Vec<u8>>,
 }
 
 impl Tls {
@@ -47,7 +50,7 @@ impl Tls {
     pub fn load(&self, host: &Host) -> Result<Certificate, Vec<(String, Complaint)>> {
         let mut complaints = Vec::new();
         let mut keys = Vec::new();
-        let mut ends = Vec::new();
+        let (mut ends, mut chains) = (Vec::new(), Vec::new());
         let mut identity = None;
         for (number, files) in self.all().enumerate() {
             let pair = files.read(host);
@@ -55,6 +58,14 @@ impl Tls {
                 identity = Identity::new(&pair.chain[0], pair.key.secret_der()).ok();
             }
             ends.extend(pair.iter().map(|pair| pair.not_after));
+            let bytes = |pair: &Pair| {
+                pair.chain
+                    .iter()
+                    .flat_map(|der| der.iter())
+                    .copied()
+                    .collect()
+            };
+            chains.extend(pair.iter().map(bytes));
             match pair.and_then(|pair| named(pair, number > 0)) {
                 Ok(key) => keys.push(key),
                 Err((key, complaint)) => complaints.push((key_of(number, key), complaint)),
@@ -79,6 +90,7 @@ impl Tls {
             identity: identity.map(Arc::new),
             not_after: ends.iter().copied().min().unwrap_or_default(),
             ends,
+            chains,
         })
     }
 
@@ -103,6 +115,17 @@ impl Certificate {
                 let complaint = certificate::ends_soon(*not_after, unix)?;
                 Some((key_of(number, "certificate"), complaint))
             })
+    }
+}
+
+impl Certificate {
+    /// The bytes of each, with the key of `[tls]` that names its file, and the file.
+    pub(super) fn chains(&self) -> impl Iterator<Item = (String, &Path, &[u8])> {
+        let files = self.files.all().zip(&self.chains).enumerate();
+        files.map(|(number, (files, chain))| {
+            let key = key_of(number, "certificate");
+            (key, files.certificate.as_path(), chain.as_slice())
+        })
     }
 }
 

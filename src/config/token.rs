@@ -1,18 +1,17 @@
 //! `[token]`: keys and certificate read from their files, and whether what is asked for can work.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
-
-use zeroize::Zeroizing;
 
 use crate::token::{self, Issuer, KeySet, Listen, Region, ServiceKey};
 use crate::turn::SharedSecret;
 
 use super::assemble::Assembly;
 use super::problem::Complaint;
-use super::secrets::{self, SHORT_SECRET};
+use super::secrets::{self, SHORT_SECRET, Secret};
 use super::tls::{Certificate, Tls};
-use super::{ApiKeySource, IssuerKeys, IssuerSource, SecretFile};
+use super::{ApiKeySource, IssuerKeys, IssuerSource, SecretFile, Token};
 
 /// Each is compared with what comes in.
 const MOST_KEYS: usize = 64;
@@ -113,13 +112,50 @@ impl Assembly<'_> {
                 );
             }
         }
+        if token.proxies.iter().any(|prefix| prefix.prefix_len() == 0) {
+            let what = "whoever asks can pretend to come from anywhere";
+            let remedy = "name the addresses of your proxies, and of nobody else";
+            self.warning("token.proxies", what, remedy);
+        }
+        if token.certificate.is_some() && !token.speaks_https() {
+            let what = "there is a certificate, but https:// is not listened for";
+            let remedy = "write https:// under listen, or take the certificate out";
+            self.warning("token.certificate", what, remedy);
+        }
+        self.check_callers();
+    }
+
+    /// Whether callers could be given what is said of them.
+    fn check_callers(&mut self) {
+        let config = self.config;
+        let token = &config.token;
+        for (index, key) in token.api_keys.iter().enumerate() {
+            let here = |name: &str| format!("token.api_keys[{index}].{name}");
+            if key.max_ttl.is_some_and(|ttl| ttl > token.max_ttl) {
+                let what = "this is never reached: token.max_ttl allows less";
+                self.warning(&here("max_ttl"), what, "lower it, or raise token.max_ttl");
+            }
+            if key.revokes && config.revocation.enabled == Some(false) {
+                let what = "there is nothing to revoke with: [revocation] is switched off";
+                let remedy = "take enabled = false out of [revocation], or the scope out here";
+                self.warning(&here("scopes"), what, remedy);
+            }
+        }
+        let keys = token.api_keys.iter().map(|key| !key.tenant.is_empty());
+        let issuers = token.issuers.iter();
+        let issuers = issuers.map(|one| !one.tenant.is_empty() || one.tenant_claim.is_some());
+        let names_tenant = keys.chain(issuers).any(|names| names);
+        let mut first = config.auth.secrets.iter().flatten().take(1);
+        if names_tenant && first.any(|secret| !secret.claims) {
+            let what = "the tenants that [token] names are not in the credentials: this secret does not vouch for claims";
+            self.warning("auth.secrets[0]", what, "add claims = true to it");
+        }
     }
 
     /// Does the token service use the certificate of `[tls]`?
     pub(super) fn token_uses_tls(&self) -> bool {
         let token = &self.config.token;
-        let is_https = |place: &Listen| matches!(place, Listen::Https(_));
-        token.certificate.is_none() && token.listen.iter().any(is_https)
+        token.certificate.is_none() && token.speaks_https()
     }
 
     fn token_certificate(&mut self) -> Option<Certificate> {
@@ -138,26 +174,11 @@ impl Assembly<'_> {
             default: files.clone(),
             others: Vec::new(),
         };
-        match files.load(self.host) {
-            Ok(certificate) => {
-                for (key, complaint) in certificate.ends_soon(self.host.unix) {
-                    self.report.warning(&format!("token.{key}"), complaint);
-                }
-                Some(certificate)
-            }
-            Err(complaints) => {
-                for (key, complaint) in complaints {
-                    self.report.error(&format!("token.{key}"), complaint);
-                }
-                None
-            }
-        }
+        self.load_certificate("token", &files)
     }
 
     fn api_key(&mut self, source: &ApiKeySource) -> Option<ServiceKey> {
-        let secret = secrets::read(&source.file, self.host)
-            .map_err(|complaint| self.report.error(&source.key, complaint))
-            .ok()?;
+        let secret = self.read_secret(&source.key, &source.file)?;
         self.check_length(&source.key, &secret);
         let mut key = ServiceKey::new(&source.id, &source.tenant, &secret);
         key.issues = source.issues;
@@ -194,9 +215,7 @@ impl Assembly<'_> {
             IssuerKeys::File(file) => file,
         };
         if source.is_shared() {
-            let secret = secrets::read(file, self.host)
-                .map_err(|complaint| self.report.error(&source.key, complaint))
-                .ok()?;
+            let secret = self.read_secret(&source.key, file)?;
             self.check_length(&source.key, &secret);
             return Some(KeySet::shared(&secret));
         }
@@ -208,6 +227,7 @@ impl Assembly<'_> {
         let text = text
             .map_err(|complaint| self.report.error(&source.key, complaint))
             .ok()?;
+        self.contents.note(&source.key, file, &text, self.host);
         let keys = std::str::from_utf8(&text).ok().and_then(KeySet::public);
         if keys.is_none() {
             let remedy = "put a JSON Web Key Set into the file, or a public key as PEM (openssl pkey -pubout)";
@@ -217,21 +237,27 @@ impl Assembly<'_> {
     }
 }
 
-fn read_public(path: &Path) -> Result<Zeroizing<Vec<u8>>, Complaint> {
-    const LONGEST: u64 = 256 * 1024;
-    let unreadable = |what: String| {
-        let remedy = "give the path of a file with the issuer's public keys";
-        Complaint::new(format!("{} {what}", path.display()), remedy)
-    };
-    let length = std::fs::metadata(path)
-        .map_err(|error| unreadable(format!("cannot be read: {error}")))?
-        .len();
-    if length > LONGEST {
-        return Err(unreadable("is too long for keys".to_owned()));
+impl Token {
+    fn speaks_https(&self) -> bool {
+        let mut places = self.listen.iter();
+        places.any(|place| matches!(place, Listen::Https(_)))
     }
-    std::fs::read(path)
-        .map(Zeroizing::new)
-        .map_err(|error| unreadable(format!("cannot be read: {error}")))
+}
+
+/// Anybody may read public keys. Who may change them may log in as everybody.
+fn read_public(path: &Path) -> Result<Secret, Complaint> {
+    const WRITABLE_BY_OTHERS: u32 = 0o002;
+    let file = secrets::open(path)?;
+    let mode = file.metadata().map_or(0, |found| found.mode());
+    if mode & WRITABLE_BY_OTHERS != 0 {
+        let shown = path.display();
+        let what = format!(
+            "{shown} may be written by anybody (mode {:04o})",
+            mode & 0o7777
+        );
+        return Err(Complaint::new(what, format!("chmod o-w {shown}")));
+    }
+    secrets::read_limited(path, file)
 }
 
 impl TokenParts {

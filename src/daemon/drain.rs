@@ -77,7 +77,7 @@ impl Daemon<'_> {
 
     /// Lets no new call in and waits for the others, until the time is up or a second signal comes.
     pub(super) async fn drain(&mut self) {
-        let patience = self.in_force.server.drain_timeout;
+        let patience = self.in_force.config.server.drain_timeout;
         let now = config::unix_now();
         let since = &self.status.draining_since;
         // The operator may have begun it long ago.

@@ -5,29 +5,41 @@ use rustix::process::{
 };
 use tracing::warn;
 
-/// What can be refused is not worth failing for.
-pub(super) fn process() {
-    if let Err(error) = setrlimit(
-        Resource::Core,
-        Rlimit {
-            current: Some(0),
-            maximum: Some(0),
-        },
-    ) {
-        warn!(%error, "cannot switch core dumps off");
-    }
+/// What the kernel has refused. It is not worth failing for, but for telling as soon as there is a log.
+pub(super) struct Hardened([(rustix::io::Result<()>, &'static str); 3]);
+
+/// Does it. To be called before the first secret is read.
+pub(super) fn process() -> Hardened {
+    let nothing = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    let core = setrlimit(Resource::Core, nothing);
     // No debugger, and no reading of /proc/self/mem, by other programs of the same user.
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        warn!(%error, "cannot keep other programs from reading this one's memory");
-    }
+    let memory = set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let descriptors = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: descriptors.maximum,
-            ..descriptors
-        },
-    ) {
-        warn!(%error, "cannot raise the limit of descriptors");
+    let all = Rlimit {
+        current: descriptors.maximum,
+        ..descriptors
+    };
+    let descriptors = setrlimit(Resource::Nofile, all);
+    Hardened([
+        (core, "cannot switch core dumps off"),
+        (
+            memory,
+            "cannot keep other programs from reading this one's memory",
+        ),
+        (descriptors, "cannot raise the limit of descriptors"),
+    ])
+}
+
+impl Hardened {
+    /// Tells what could not be had.
+    pub(super) fn tell(&self) {
+        for (done, what) in &self.0 {
+            if let Err(error) = done {
+                warn!(%error, "{what}");
+            }
+        }
     }
 }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tracing::{info, warn};
+use tracing::info;
 
-use super::{Daemon, log_stale, log_warning, replace_identity, seat};
-use crate::config::{self, Difference, Loaded, Problem, Report};
+use super::{Daemon, log_stale, log_waiting, log_warning, replace_identity, seat};
+use crate::config::{self, Difference, Differences, Loaded, Problem, Report};
 use crate::http::admin;
 use crate::http::admin::{Affected, AffectedSession, Change, Mistake, Reload, When};
 use crate::systemd;
@@ -58,20 +58,25 @@ impl Daemon<'_> {
 
     fn load(&mut self) -> Result<Loaded, Report> {
         self.host.unix = config::unix_now();
-        config::load(&self.sources, &self.host)
+        let mut loaded = config::load_again(&self.sources, &self.host, &self.in_force)?;
+        loaded.fit(&self.running, &self.turn);
+        Ok(loaded)
     }
 
     /// Puts another configuration into force.
     async fn apply(&mut self, loaded: Loaded) {
+        let reading = loaded.reading();
         let Loaded {
             config,
             parts,
             report,
+            ..
         } = loaded;
         report.warnings().for_each(log_warning);
-        for key in self.config.needs_restart(&config) {
-            warn!(key, "this key has changed; the change waits for a restart");
-        }
+        self.start
+            .needs_restart(&reading)
+            .into_iter()
+            .for_each(log_waiting);
         self.plane.replace_settings(Arc::clone(&parts.turn)).await;
         self.logging.set_level(&config.log.level);
         if let Some(certificate) = &parts.certificate {
@@ -84,7 +89,7 @@ impl Daemon<'_> {
         self.watch_certificate(&parts);
         self.seat.set_facts(seat::facts(&config, &parts));
         self.turn = parts.turn;
-        self.in_force = config;
+        self.in_force = reading;
         self.status.config_stale.store(false, Ordering::Relaxed);
         info!("configuration reloaded");
         systemd::ready(self.state());
@@ -97,34 +102,15 @@ impl Daemon<'_> {
         systemd::ready("the configuration is bad: older settings are in force");
     }
 
-    /// What differs from what is in force, or for what waits for a restart, from what was at the start.
     fn changes(&self, loaded: &Loaded) -> Vec<Change> {
-        let newer = &loaded.config;
-        let waits = self.config.needs_restart(newer);
-        let is_under = |key: &str, roots: &[&str]| {
-            roots.iter().any(|root| {
-                let rest = key.strip_prefix(root);
-                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-            })
-        };
-        let restart = self.config.differences(newer).into_iter();
-        let restart = restart
-            .filter(|difference| is_under(&difference.key, &waits))
-            .map(|difference| change(difference, When::Restart));
-        // What was changed and is changed back waits for nothing.
-        let since = [waits.clone(), self.in_force.needs_restart(newer)].concat();
-        let now = self.in_force.differences(newer).into_iter();
-        let now = now
-            .filter(|difference| !is_under(&difference.key, &since))
-            .map(|difference| change(difference, When::Now));
-        let secrets = loaded.parts.turn.users.replaced(&self.turn.users);
-        let secrets = secrets.into_iter().map(|name| Change {
-            key: format!("auth: what is in the file of `{name}`"),
-            old: None,
-            new: None,
-            when: When::Now,
-        });
-        restart.chain(now).chain(secrets).collect()
+        let Differences { now, at_restart } =
+            self.start.differences(&self.in_force, &loaded.reading());
+        let at_restart = at_restart.into_iter();
+        let at_restart = at_restart.map(|difference| change(difference, When::Restart));
+        let now = now.into_iter();
+        at_restart
+            .chain(now.map(|difference| change(difference, When::Now)))
+            .collect()
     }
 
     async fn affected(&self, new: &Arc<turn::Settings>) -> Affected {

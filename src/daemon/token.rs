@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::time::{MissedTickBehavior, interval};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
-use crate::config::{self, Certificate, Host, Loaded, Parts, Sources, TokenParts};
+use crate::config::{self, Certificate, Host, Loaded, Parts, Reading, Sources, TokenParts};
 use crate::credential::Urls;
 use crate::revocation::Revoker;
 use crate::systemd;
@@ -124,12 +124,15 @@ fn refusal(place: &Listen, error: &io::Error) -> Refusal {
 
 /// `turnd token`: runs the token service alone until a signal ends it.
 pub fn run(sources: Sources) -> ExitCode {
-    super::launch(sources, async |sources, host, loaded, _: &Logging| {
-        serve(sources, host, loaded).await
-    })
+    super::launch(sources, serve)
 }
 
-async fn serve(sources: Sources, host: Host, loaded: Loaded) -> Result<(), Refusal> {
+async fn serve(
+    sources: Sources,
+    host: Host,
+    loaded: Loaded,
+    logging: &Logging,
+) -> Result<(), Refusal> {
     let Loaded { parts, report, .. } = &loaded;
     report.warnings().for_each(log_warning);
     let mut signals = Signals::new()?;
@@ -144,8 +147,9 @@ async fn serve(sources: Sources, host: Host, loaded: Loaded) -> Result<(), Refus
     let mut alone = Alone {
         sources,
         host,
-        loaded,
+        start: loaded.reading(),
         service,
+        logging,
     };
     let mut heartbeat = interval(systemd::heartbeat().unwrap_or(HEARTBEAT));
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -171,30 +175,30 @@ async fn serve(sources: Sources, host: Host, loaded: Loaded) -> Result<(), Refus
 }
 
 /// The token service without a relay.
-struct Alone {
+struct Alone<'a> {
     sources: Sources,
     host: Host,
     /// As it was at the start.
-    loaded: Loaded,
+    start: Reading,
     service: TokenService,
+    logging: &'a Logging,
 }
 
-impl Alone {
+/// What the token service heeds of all that may wait for a restart.
+const WAITING: [&str; 4] = ["log.format", "revocation", "token", "token.listen"];
+
+impl Alone<'_> {
     fn reload(&mut self) {
         systemd::reloading();
         self.host.unix = config::unix_now();
-        match config::load(&self.sources, &self.host) {
-            Ok(Loaded {
-                config,
-                parts,
-                report,
-            }) => {
-                report.warnings().for_each(log_warning);
-                if self.loaded.config.token.listen != config.token.listen {
-                    let key = "token.listen";
-                    warn!(key, "this key has changed; the change waits for a restart");
-                }
-                self.service.reload(&parts);
+        match config::load_again(&self.sources, &self.host, &self.start) {
+            Ok(loaded) => {
+                loaded.report.warnings().for_each(log_warning);
+                let waiting = self.start.needs_restart(&loaded.reading());
+                let waiting = waiting.into_iter().filter(|key| WAITING.contains(key));
+                waiting.for_each(super::log_waiting);
+                self.logging.set_level(&loaded.config.log.level);
+                self.service.reload(&loaded.parts);
                 info!("configuration reloaded");
                 systemd::ready("handing out credentials");
             }

@@ -230,22 +230,6 @@ impl Users {
         })
     }
 
-    /// The names of the secrets and users that `old` has, too, with something else behind them.
-    pub fn replaced(&self, old: &Self) -> Vec<String> {
-        let before = |secret: &&SharedSecret| {
-            let namesake = old.secrets.iter().find(|other| other.id == secret.id);
-            namesake.is_some_and(|namesake| !secret.is_like(namesake))
-        };
-        let secrets = self.secrets.iter().filter(before);
-        let secrets = secrets.map(|secret| secret.id().to_owned());
-        let users = self.fixed.iter().filter(|(name, keys)| {
-            let before = old.fixed.get(*name);
-            self.realm == old.realm && before.is_some_and(|before| before.md5 != keys.md5)
-        });
-        let users = users.map(|(name, _)| String::from_utf8_lossy(name).into_owned());
-        secrets.chain(users).collect()
-    }
-
     fn derive(&self, algorithm: PasswordAlgorithm, username: &[u8], password: &[u8]) -> Key {
         match algorithm {
             PasswordAlgorithm::Md5 => Key::md5(username, self.realm.as_bytes(), password),

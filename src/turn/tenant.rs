@@ -74,6 +74,21 @@ impl Tenants {
         all
     }
 
+    /// Keeps the doors of `old` that are not spoken of here: their listeners are still there.
+    pub fn keep_doors(&mut self, old: &Self) {
+        for door in &old.doors {
+            let place = |own: &Door| (own.transport, own.address);
+            if !self.doors.iter().any(|own| place(own) == place(door)) {
+                let tenant = door.tenant.and_then(|tenant| old.list.get(tenant));
+                let tenant = tenant.and_then(|tenant| self.by_name.get(&tenant.name));
+                self.doors.push(Door {
+                    tenant: tenant.copied(),
+                    ..*door
+                });
+            }
+        }
+    }
+
     /// The tenants, in their order.
     pub fn iter(&self) -> impl Iterator<Item = &Tenant> {
         self.list.iter()

@@ -1,13 +1,14 @@
 //! What the operator changes: draining, the configuration, the log.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::process::Stdio;
 use std::thread;
 
 use rustix::process::Signal;
-use turnd::stun::{Attribute, Method};
+use turnd::stun::{Attribute, Method, Writer};
 
-use crate::process::{Daemon, Start};
+use crate::process::{Daemon, Start, free_address};
 use crate::seat::{ask, ask_at, ask_with, command, run, socket};
 use crate::wire::{Client, peer};
 
@@ -231,6 +232,45 @@ fn a_reload_says_what_waits_and_who_can_log_in_no_more() {
     assert!(!back.contains("relay.ports"), "{back}");
 }
 
+/// Listeners that another configuration does not name any more are there until the server starts anew, and so is what they
+/// are: the door of a tenant, one for SHA-256 alone.
+#[test]
+fn listeners_stay_what_they_are_until_a_restart() {
+    let [door, strict] = [free_address(), free_address()];
+    let with = |door: SocketAddr, strict: SocketAddr| {
+        format!(
+            "[[listen]]\naddress = '{door}'\n[[listen]]\naddress = '{strict}'\npassword_algorithms = ['sha256']\n\
+             [[tenants]]\nname = 'acme'\nlisten = ['udp {door}']\nusers = [{{ name = 'bob', password_file = 'alice' }}]"
+        )
+    };
+    let daemon = Start::with(&with(door, strict)).ready();
+    let wanted = |writer: &mut Writer<'_>| {
+        writer.u8(Attribute::REQUESTED_TRANSPORT, 17);
+    };
+    let code = |at, name: &str| {
+        let mut client = Client::udp(at).named(name);
+        client.request(Method::ALLOCATE, wanted).code()
+    };
+    let all = || {
+        [
+            code(door, "bob"),
+            code(door, "alice"),
+            code(strict, "alice"),
+        ]
+    };
+    assert_eq!(all(), [0, 401, 400]);
+    daemon.configure(&with(free_address(), free_address()));
+    let told = run(&daemon, &["reload"]).out;
+    assert!(told.contains("* listen[2].address"), "{told}");
+    assert_eq!(all(), [0, 401, 400]);
+    let status = ask(&daemon, "GET", "/v1/status").good();
+    let listening = status["listeners"].to_string();
+    assert!(
+        listening.contains(&door.to_string()) && listening.contains(&strict.to_string()),
+        "{listening}"
+    );
+}
+
 #[test]
 fn another_password_is_noticed_and_not_shown() {
     let mut daemon = Start::with("").ready();
@@ -243,7 +283,9 @@ fn another_password_is_noticed_and_not_shown() {
         .write("secret", "MARKER-another-another-another");
     let told = run(&daemon, &["reload"]);
     assert!(
-        told.out.contains("the file of `alice`")
+        told.out
+            .contains("  auth.users[0].password_file\n    what is in the file has changed\n")
+            && told.out.contains("  auth.secrets[0].file\n")
             && told.out.contains("1 call: cannot be refreshed"),
         "{}",
         told.out

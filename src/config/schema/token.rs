@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::admin::LONGEST_SOCKET;
 use crate::config::problem::Complaint;
 use crate::config::section::Section;
 use crate::config::{ApiKeySource, IssuerKeys, IssuerSource, Token, values};
@@ -118,8 +119,7 @@ fn listen(text: &str) -> Result<Listen, Complaint> {
     let wrong = || Complaint::new(format!("`{text}` is no place to listen at"), remedy);
     if let Some(path) = text.strip_prefix("unix:") {
         let path = PathBuf::from(path);
-        // The kernel keeps 108 bytes for it, the last of them for itself.
-        let fits = path.is_absolute() && path.as_os_str().len() < 108;
+        let fits = path.is_absolute() && path.as_os_str().len() < LONGEST_SOCKET;
         return fits.then_some(Listen::Unix(path)).ok_or_else(wrong);
     }
     let (scheme, address) = text.split_once("://").ok_or_else(wrong)?;
@@ -230,6 +230,11 @@ fn api_key(section: &mut Section<'_>, ids: &mut BTreeSet<String>) -> Option<ApiK
         .list("scopes", |text| values::word(text, &SCOPES))
         .unwrap_or_else(|| vec![Scope::Issue]);
     let max_ttl = section.parsed("max_ttl", ttl);
+    if section.is_empty_list("scopes") {
+        let what = "this key could be used for nothing";
+        let remedy = "name \"relay.issue\", \"relay.revoke\" or both, or leave scopes out";
+        section.error("scopes", Complaint::new(what, remedy));
+    }
     if !section.is_given("id") {
         let remedy = "add id = \"backend\"";
         section.error("", Complaint::new("this key has no name", remedy));

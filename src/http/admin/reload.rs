@@ -34,7 +34,7 @@ pub struct Change {
     pub key: String,
     /// Its value in force; nothing where it is not given.
     pub old: Option<String>,
-    /// Its new value.
+    /// Its new value. Neither, where what lies in the file that it names has changed.
     pub new: Option<String>,
     /// When it comes into force.
     pub when: When,
