@@ -110,7 +110,8 @@ impl Line {
     pub(super) fn interim(session: &Session, time: u64) -> Self {
         let (id, seconds) = (session.id, session.age.as_secs());
         Self {
-            id: format!("{id}-{seconds}"),
+            // By milliseconds: two may be told of within one second.
+            id: format!("{id}-{}", session.age.as_millis()),
             event: "interim",
             time,
             session: id.to_string(),

@@ -13,17 +13,17 @@
 mod event;
 #[cfg_attr(not(feature = "otel"), path = "without_otlp.rs")]
 mod otlp;
+mod output;
 mod spool;
 mod webhook;
 
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{self as channel, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reqwest::header::HeaderMap;
@@ -36,6 +36,7 @@ use crate::plane::{Handle, Sighting};
 use crate::turn::Session;
 use event::Line;
 use otlp::Spans;
+use output::Output;
 use spool::Spool;
 use webhook::Deliverer;
 
@@ -43,6 +44,8 @@ use webhook::Deliverer;
 const BATCH: usize = 256;
 /// How long the last events may take when the server ends; what is left stays in the spool.
 const LAST_EVENTS: Duration = Duration::from_secs(2);
+/// And all of the end, should the file hang.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Who is told of sessions, and what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,8 +112,9 @@ impl std::fmt::Debug for Key {
 
 /// The running books.
 pub struct Events {
-    thread: JoinHandle<()>,
     stop: oneshot::Sender<()>,
+    /// Says nothing, and breaks when the thread has ended.
+    ended: channel::Receiver<()>,
 }
 
 /// Begins to keep books. Events that are lost on the way are counted in `lost`.
@@ -135,7 +139,7 @@ pub fn start(settings: &Settings, plane: &Handle, lost: &Arc<AtomicU64>) -> io::
         .enable_all()
         .build()?;
     let collector = Collector {
-        sink,
+        sink: sink.map(RefCell::new),
         waiting: spool.map(RefCell::new),
         spans,
         more: Notify::new(),
@@ -143,10 +147,12 @@ pub fn start(settings: &Settings, plane: &Handle, lost: &Arc<AtomicU64>) -> io::
         lost: Arc::clone(lost),
     };
     let (stop, stopped) = oneshot::channel();
+    let (ends, ended) = channel::channel();
     let (plane, interim) = (plane.clone(), settings.interim);
-    let thread = thread::Builder::new()
+    thread::Builder::new()
         .name("events".to_owned())
         .spawn(move || {
+            let _ends = ends;
             let keep = Keep {
                 collector: &collector,
                 plane,
@@ -156,15 +162,19 @@ pub fn start(settings: &Settings, plane: &Handle, lost: &Arc<AtomicU64>) -> io::
             // Whoever waits for a name server holds a thread for as long as that is silent.
             runtime.shutdown_background();
         })?;
-    Ok(Events { thread, stop })
+    Ok(Events { stop, ended })
 }
 
 impl Events {
-    /// Waits until what has been seen is written. To be called when the plane has stopped.
+    /// Waits until what has been seen is written, but not for ever. To be called when the plane has stopped.
     pub fn finish(self) {
         // Should the thread have ended by a panic, that has been told.
         let _ = self.stop.send(());
-        let _ = self.thread.join();
+        if self.ended.recv_timeout(ENDING) == Err(RecvTimeoutError::Timeout) {
+            warn!(
+                "the last session events are not written: whoever reads them has stopped reading"
+            );
+        }
     }
 }
 
@@ -251,7 +261,7 @@ impl Keep<'_> {
 
 /// Writes events down.
 struct Collector {
-    sink: Option<Output>,
+    sink: Option<RefCell<Output>>,
     waiting: Option<RefCell<Spool>>,
     spans: Option<Spans>,
     /// Told when something was put into the spool, and when something was taken out.
@@ -280,7 +290,7 @@ impl Collector {
             Err(error) => return self.lose("cannot be written as JSON", &error),
         };
         if let Some(sink) = &self.sink
-            && let Err(error) = sink.write(&text)
+            && let Err(error) = sink.borrow_mut().write(&text)
         {
             self.lose("cannot be written", &error);
         }
@@ -347,39 +357,6 @@ impl Collector {
                 return;
             }
             more.await;
-        }
-    }
-}
-
-/// Where lines go.
-enum Output {
-    Stdout,
-    File(File),
-}
-
-impl Output {
-    fn open(sink: &Sink) -> io::Result<Self> {
-        match sink {
-            Sink::Stdout => Ok(Self::Stdout),
-            Sink::File(path) => {
-                let mut options = OpenOptions::new();
-                let options = options.create(true).append(true).mode(0o640);
-                let named = |error| io::Error::other(format!("{}: {error}", path.display()));
-                options.open(path).map(Self::File).map_err(named)
-            }
-        }
-    }
-
-    /// In one piece, so that whoever reads along sees whole lines.
-    fn write(&self, text: &str) -> io::Result<()> {
-        let whole = [text.as_bytes(), b"\n"].concat();
-        match self {
-            Self::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(&whole)?;
-                out.flush()
-            }
-            Self::File(file) => (&*file).write_all(&whole),
         }
     }
 }

@@ -9,8 +9,9 @@ mod wire;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write as _};
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -281,4 +282,41 @@ fn the_end_waits_for_no_name_server() {
     daemon.signal(Signal::TERM);
     // Patient for less than a name server is.
     assert!(daemon.ended().success());
+}
+
+#[test]
+fn a_file_that_is_moved_away_makes_room_for_a_new_one() {
+    let daemon = Start::with("[events]\nfile = 'events.jsonl'").ready();
+    sessions(daemon.udp, 1);
+    let both = || (lines(&daemon).len() == 2).then_some(());
+    until("two lines", both);
+    let file = daemon.place.0.join("events.jsonl");
+    fs::rename(&file, daemon.place.0.join("events.jsonl.1")).unwrap();
+    sessions(daemon.udp, 1);
+    until("two other lines", both);
+    let old = fs::read_to_string(daemon.place.0.join("events.jsonl.1")).unwrap();
+    assert_eq!(old.lines().count(), 2);
+}
+
+#[test]
+fn a_reader_that_has_stopped_reading_does_not_keep_the_server() {
+    let mut start = Start::with("[events]\nfile = 'pipe'");
+    start.command.arg("--set").arg("server.drain_timeout=0s");
+    let pipe = start.place.0.join("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    // Whoever opens both ends waits for nobody.
+    let mut options = fs::OpenOptions::new();
+    let options = options
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK);
+    let mut reader = options.open(&pipe).unwrap();
+    while reader.write_all(&[b'\n'; 512]).is_ok() {}
+    let mut daemon = start.ready();
+    sessions(daemon.udp, 1);
+    daemon.signal(Signal::TERM);
+    assert!(daemon.ended().success());
+    assert!(daemon.all_said().contains("has stopped reading"));
+    drop(reader);
 }
