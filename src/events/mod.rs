@@ -8,7 +8,7 @@
 //!
 //! All of this has a thread of its own, and every queue a bound: whoever reads too little loses events, which are
 //! counted and told, and the relay does not notice. What is in the spool survives a restart; it is delivered at least
-//! once, and each event has an id by which a receiver knows it again.
+//! once, and each event has an id by which a receiver knows it again. What the receiver refuses for good is set aside.
 
 mod event;
 #[cfg_attr(not(feature = "otel"), path = "without_otlp.rs")]
@@ -26,6 +26,7 @@ use std::sync::mpsc::{self as channel, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
@@ -324,7 +325,8 @@ impl Collector {
             match first {
                 Ok(None) => more.await,
                 Ok(Some(lines)) => {
-                    deliverer.deliver_all(&lines).await;
+                    let refused = |line: &str, status| self.set_aside(waiting, line, status);
+                    deliverer.deliver_all(&lines, refused).await;
                     self.remove_first(waiting);
                 }
                 Err(error) => {
@@ -332,6 +334,27 @@ impl Collector {
                     self.remove_first(waiting);
                 }
             }
+        }
+    }
+
+    /// Lets go of an event that the receiver refuses: those behind it wait, too.
+    fn set_aside(&self, waiting: &RefCell<Spool>, line: &str, status: StatusCode) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        let mut waiting = waiting.borrow_mut();
+        match waiting.set_aside(line) {
+            Ok(true) => warn!(
+                %status,
+                "the webhook refuses a session event: it is in refused.jsonl of the spool"
+            ),
+            Ok(false) => warn!(
+                %status,
+                "the webhook refuses a session event, and refused.jsonl of the spool has no room for it"
+            ),
+            Err(error) => warn!(
+                %status,
+                %error,
+                "the webhook refuses a session event, and refused.jsonl of the spool cannot be written"
+            ),
         }
     }
 

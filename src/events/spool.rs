@@ -3,7 +3,7 @@
 //!
 //! A spool is a directory of numbered files with one event a line. New lines go to the last file; whoever delivers takes
 //! the first one as a whole, and removes it when all of it is delivered. What was delivered of a file before a crash is
-//! delivered again: at least once, not exactly once.
+//! delivered again: at least once, not exactly once. What the receiver refuses is kept in a file beside them.
 
 use std::collections::VecDeque;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 /// A file that has become so long gets no more lines.
 const LONGEST_FILE: u64 = 256 * 1024;
 const SUFFIX: &str = "jsonl";
+/// What the receiver refuses. It is not read again.
+const ASIDE: &str = "refused.jsonl";
 
 /// What waits, in order.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Spool {
     /// How many bytes may wait.
     limit: u64,
     bytes: u64,
+    /// And how many have been set aside.
+    aside: u64,
     files: VecDeque<Part>,
     /// The last of the files, if it gets more lines.
     open: Option<File>,
@@ -65,6 +69,7 @@ impl Spool {
             directory: directory.to_owned(),
             limit,
             bytes: files.iter().map(|part| part.bytes).sum(),
+            aside: fs::metadata(directory.join(ASIDE)).map_or(0, |found| found.len()),
             next: files.last().map_or(0, |part| part.number + 1),
             files: files.into(),
             open: None,
@@ -77,25 +82,19 @@ impl Spool {
     /// If it cannot be written.
     pub(super) fn push(&mut self, line: &str) -> io::Result<bool> {
         let bytes = line.len() as u64 + 1;
-        if self.bytes + bytes > self.limit {
+        if self.bytes + self.aside + bytes > self.limit {
             return Ok(false);
         }
         if self.open.is_none() {
-            let number = self.next;
-            let mut options = OpenOptions::new();
-            let options = options.create_new(true).append(true).mode(0o600);
-            self.open = Some(options.open(self.path(number))?);
-            self.next += 1;
-            self.files.push_back(Part { number, bytes: 0 });
+            self.open = Some(self.begin()?);
         }
-        if let Some(file) = &mut self.open {
-            // In one piece: a crash leaves whole lines, or one that is cut at the end of its file.
-            let whole = [line.as_bytes(), b"\n"].concat();
-            if let Err(error) = file.write_all(&whole) {
-                // What follows must not be glued to what was written of it.
-                self.open = None;
-                return Err(error);
-            }
+        // In one piece: a crash leaves whole lines, or one that is cut at the end of its file.
+        let whole = [line.as_bytes(), b"\n"].concat();
+        if let Some(file) = &mut self.open
+            && let Err(error) = file.write_all(&whole)
+        {
+            self.recover();
+            return Err(error);
         }
         self.bytes += bytes;
         if let Some(last) = self.files.back_mut() {
@@ -105,6 +104,39 @@ impl Spool {
             }
         }
         Ok(true)
+    }
+
+    /// Begins another file. A number that another process has taken meanwhile is passed over.
+    fn begin(&mut self) -> io::Result<File> {
+        loop {
+            let number = self.next;
+            self.next += 1;
+            let mut options = OpenOptions::new();
+            let options = options.create_new(true).append(true).mode(0o600);
+            match options.open(self.path(number)) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                opened => {
+                    let file = opened?;
+                    self.files.push_back(Part { number, bytes: 0 });
+                    return Ok(file);
+                }
+            }
+        }
+    }
+
+    /// Takes back what was written of a line on a full disk: what follows must not be glued to it, and a file for each
+    /// line that fails would soon be too many.
+    fn recover(&mut self) {
+        let open = self.open.take();
+        let Some(last) = self.files.back() else {
+            return;
+        };
+        if last.bytes == 0 {
+            let _ = fs::remove_file(self.path(last.number));
+            self.files.pop_back();
+        } else {
+            self.open = open.filter(|file| file.set_len(last.bytes).is_ok());
+        }
     }
 
     /// The lines of the first file. It gets no more from here on, and stays until [`Spool::done`].
@@ -126,7 +158,30 @@ impl Spool {
         Ok(Some(lines.map(str::to_owned).collect()))
     }
 
-    /// Removes the first file: all of it is delivered, or cannot be read.
+    /// Puts a line aside for whoever wants to know what was refused. False if there is no room for it.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(super) fn set_aside(&mut self, line: &str) -> io::Result<bool> {
+        let mut options = OpenOptions::new();
+        let options = options.create(true).append(true).mode(0o600);
+        let mut file = options.open(self.directory.join(ASIDE))?;
+        // Somebody may have taken it away.
+        self.aside = file.metadata()?.len();
+        let bytes = line.len() as u64 + 1;
+        if self.bytes + self.aside + bytes > self.limit {
+            return Ok(false);
+        }
+        let whole = [line.as_bytes(), b"\n"].concat();
+        if let Err(error) = file.write_all(&whole) {
+            let _ = file.set_len(self.aside);
+            return Err(error);
+        }
+        self.aside += bytes;
+        Ok(true)
+    }
+
+    /// Removes the first file: all of it is delivered, set aside, or cannot be read.
     ///
     /// # Errors
     /// If it cannot be removed; it is delivered no more all the same, until the next start.
@@ -218,6 +273,60 @@ mod tests {
         assert!(!again.push("").unwrap(), "what is left counts");
         assert_eq!(drain(&mut again).len(), 10);
         assert!(again.push("123456789").unwrap());
+    }
+
+    #[test]
+    fn a_number_that_another_process_has_taken_is_passed_over() {
+        let directory = Directory::new("taken");
+        let mut spool = Spool::open(&directory.0, 1000).unwrap();
+        fs::write(spool.path(0), "theirs\n").unwrap();
+        fs::write(spool.path(1), "theirs\n").unwrap();
+        assert!(spool.push("ours").unwrap());
+        assert_eq!(drain(&mut spool), ["ours"]);
+        assert_eq!(fs::read_dir(&directory.0).unwrap().count(), 2);
+    }
+
+    /// A file that the kernel takes nothing for, as on a full disk.
+    fn full() -> File {
+        OpenOptions::new().append(true).open("/dev/full").unwrap()
+    }
+
+    #[test]
+    fn a_full_disk_costs_the_lines_that_do_not_fit_and_nothing_else() {
+        let directory = Directory::new("full");
+        let mut spool = Spool::open(&directory.0, 1000).unwrap();
+        let count = || fs::read_dir(&directory.0).unwrap().count();
+        // A new file in which there is no room for anything.
+        spool.open = Some(spool.begin().unwrap());
+        spool.open = Some(full());
+        spool.push("lost").unwrap_err();
+        assert_eq!((count(), spool.is_empty(), spool.bytes), (0, true, 0));
+        // One in which there was room for half a line.
+        spool.push("first").unwrap();
+        let path = spool.path(spool.files[0].number);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"hal").unwrap();
+        spool.recover();
+        spool.push("second").unwrap();
+        assert_eq!(count(), 1);
+        assert_eq!(drain(&mut spool), ["first", "second"]);
+        assert_eq!(spool.bytes, 0);
+    }
+
+    #[test]
+    fn what_is_set_aside_takes_room_until_somebody_takes_it_away() {
+        let directory = Directory::new("aside");
+        let mut spool = Spool::open(&directory.0, 20).unwrap();
+        assert!(spool.set_aside("123456789").unwrap());
+        spool = Spool::open(&directory.0, 20).unwrap();
+        assert!(spool.is_empty(), "it is not delivered again");
+        assert!(spool.push("123456789").unwrap());
+        assert!(!spool.set_aside("12").unwrap() && !spool.push("12").unwrap());
+        let aside = directory.0.join(ASIDE);
+        assert_eq!(fs::read_to_string(&aside).unwrap(), "123456789\n");
+        fs::remove_file(aside).unwrap();
+        assert!(spool.set_aside("12").unwrap());
+        assert_eq!(drain(&mut spool), ["123456789"]);
     }
 
     #[test]

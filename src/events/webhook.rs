@@ -1,4 +1,4 @@
-//! Posts events, signed, until they are taken.
+//! Posts events, signed, until they are taken or refused for good.
 //!
 //! The signature is that of the Standard Webhooks convention, which libraries of many languages check: an HMAC-SHA256
 //! over the id, the time and the body.
@@ -44,15 +44,31 @@ impl Deliverer {
         Ok(Self { webhook, client })
     }
 
-    /// Returns when all of the lines are delivered.
-    pub(super) async fn deliver_all(&self, lines: &[String]) {
-        for batch in lines.chunks(MOST) {
+    /// Returns when each of the lines is delivered or refused; of those, `refused` is told.
+    pub(super) async fn deliver_all(
+        &self,
+        lines: &[String],
+        mut refused: impl FnMut(&str, StatusCode),
+    ) {
+        // The last of them is the next.
+        let mut batches: Vec<&[String]> = lines.chunks(MOST).rev().collect();
+        while let Some(batch) = batches.pop() {
             let body = format!("{{\"events\":[{}]}}", batch.join(","));
-            self.deliver(&body).await;
+            match (self.deliver(&body).await, batch) {
+                (Ok(()), _) => {}
+                (Err(status), [line]) => refused(line, status),
+                // One event that is not wanted takes no others with it.
+                (Err(_), many) => {
+                    let (first, rest) = many.split_at(many.len() / 2);
+                    batches.extend([rest, first]);
+                }
+            }
         }
     }
 
-    async fn deliver(&self, body: &str) {
+    /// # Errors
+    /// The answer by which it was refused.
+    async fn deliver(&self, body: &str) -> Result<(), StatusCode> {
         let mut pause = self.webhook.retry;
         let mut tries = 1_u32;
         loop {
@@ -61,9 +77,10 @@ impl Deliverer {
                     if tries > 1 {
                         info!(tries, "the webhook of session events takes them again");
                     }
-                    return;
+                    return Ok(());
                 }
-                Err(error) => warn!(
+                Err(Failure::Refused(status)) => return Err(status),
+                Err(Failure::Again(error)) => warn!(
                     tries,
                     again_in = pause.as_secs_f32(),
                     "the webhook of session events does not take them: {error}"
@@ -75,7 +92,7 @@ impl Deliverer {
         }
     }
 
-    async fn post(&self, body: &str) -> Result<(), String> {
+    async fn post(&self, body: &str) -> Result<(), Failure> {
         let id = id(body);
         let time = unix_now();
         let answer = self
@@ -92,15 +109,43 @@ impl Deliverer {
             .send()
             .await
             // Without the URL: there may be a token in it.
-            .map_err(|error| reason(&error.without_url()))?;
+            .map_err(|error| Failure::Again(reason(&error.without_url())))?;
         match answer.status() {
             status if status.is_success() => Ok(()),
             StatusCode::GONE => {
-                Err("410: it is gone for good; take it out of the configuration".to_owned())
+                let what = "410: it is gone for good; take it out of the configuration";
+                Err(Failure::Again(what.to_owned()))
             }
-            status => Err(format!("it answers {status}")),
+            status if status.is_client_error() && !SENDS_AWAY.contains(&status) => {
+                Err(Failure::Refused(status))
+            }
+            status => Err(Failure::Again(format!("it answers {status}"))),
         }
     }
+}
+
+/// Answers that are about who asks, where or when, not about the events: later, or once somebody has mended the one end
+/// or the other, they are taken.
+const SENDS_AWAY: [StatusCode; 11] = [
+    StatusCode::UNAUTHORIZED,
+    StatusCode::PAYMENT_REQUIRED,
+    StatusCode::FORBIDDEN,
+    StatusCode::NOT_FOUND,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+    StatusCode::REQUEST_TIMEOUT,
+    StatusCode::GONE,
+    StatusCode::MISDIRECTED_REQUEST,
+    StatusCode::TOO_EARLY,
+    StatusCode::TOO_MANY_REQUESTS,
+];
+
+/// Why events were not taken.
+enum Failure {
+    /// They may be the next time.
+    Again(String),
+    /// They never will.
+    Refused(StatusCode),
 }
 
 /// An error with what is behind it.

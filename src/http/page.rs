@@ -346,7 +346,7 @@ impl Page {
         let lost = status.events_lost.load(Ordering::Relaxed);
         self.one_counter(
             "turn_events_lost_total",
-            "Session events that nobody was told of: too many waited.",
+            "Session events that nobody was told of: too many waited, or they were refused.",
             lost as f64,
         );
         let mut build = Series::gauge("turn_build_info", "The version that runs.");

@@ -285,6 +285,36 @@ fn the_end_waits_for_no_name_server() {
 }
 
 #[test]
+fn an_event_that_is_refused_for_good_holds_up_no_other() {
+    let receiver = Receiver::start(Mood::SendAway);
+    let mut daemon = start(&receiver).ready();
+    sessions(daemon.udp, 5);
+    until("some tries", || (receiver.hung() > 3).then_some(()));
+    let aside = daemon.place.0.join("spool/refused.jsonl");
+    assert!(!aside.exists(), "that was not about the events");
+    receiver.feel(Mood::TakeEnds);
+    sessions(daemon.udp, 5);
+    until("every end", || (receiver.taken().len() == 10).then_some(()));
+    let is_end = |event: &Value| event["event"] == "end";
+    assert!(receiver.taken().iter().all(is_end));
+    until("every start", || {
+        let refused = fs::read_to_string(&aside).unwrap_or_default();
+        let starts = refused.lines().map(|line| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(event["event"], "start");
+        });
+        (starts.count() == 10).then_some(())
+    });
+    daemon.until("turn_events_lost_total", 10.0);
+    daemon.log("refuses a session event");
+    receiver.feel(Mood::Take);
+    sessions(daemon.udp, 1);
+    until("what came later", || {
+        (receiver.taken().len() == 12).then_some(())
+    });
+}
+
+#[test]
 fn a_file_that_is_moved_away_makes_room_for_a_new_one() {
     let daemon = Start::with("[events]\nfile = 'events.jsonl'").ready();
     sessions(daemon.udp, 1);

@@ -23,6 +23,10 @@ pub(crate) enum Mood {
     Refuse,
     Hang,
     Take,
+    /// Will not have that sessions begin.
+    TakeEnds,
+    /// Has never heard of us.
+    SendAway,
 }
 
 struct Inner {
@@ -82,7 +86,7 @@ impl Receiver {
         self.inner.forged.load(Ordering::SeqCst)
     }
 
-    /// How many requests it has left hanging.
+    /// How many requests it has left hanging, or sent away.
     pub(crate) fn hung(&self) -> usize {
         self.inner.hung.load(Ordering::SeqCst)
     }
@@ -99,7 +103,12 @@ async fn take(State(inner): State<Arc<Inner>>, headers: HeaderMap, body: String)
             inner.hung.fetch_add(1, Ordering::SeqCst);
             std::future::pending().await
         }
-        Mood::Take => {
+        Mood::SendAway => {
+            inner.hung.fetch_add(1, Ordering::SeqCst);
+            StatusCode::FORBIDDEN
+        }
+        Mood::TakeEnds if body.contains("\"event\":\"start\"") => StatusCode::BAD_REQUEST,
+        Mood::Take | Mood::TakeEnds => {
             let body: Value = serde_json::from_str(&body).unwrap();
             let events = body["events"].as_array().unwrap();
             assert!((1..=100).contains(&events.len()));
