@@ -28,6 +28,11 @@ const LOOK: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often what says nothing more is taken out.
 const PURGE: Duration = Duration::from_secs(60);
+/// How far the clock may go between two looks without that it has leapt; and how long it must stay there to be believed.
+const STEP: u64 = 2 * PURGE.as_secs();
+const DOUBT: Duration = Duration::from_secs(3600);
+/// How much of the time what could not be written may take at once.
+const WRITING: Duration = Duration::from_millis(100);
 /// How long workers may take to hear of something.
 const HEARING: Duration = Duration::from_secs(2);
 
@@ -40,6 +45,7 @@ pub(super) struct Keeper {
     most: usize,
     count: Arc<AtomicU64>,
     clock: fn() -> u64,
+    memory: Memory,
     /// What the database did not take, the oldest first.
     unsaved: VecDeque<Unsaved>,
     retry: Instant,
@@ -64,11 +70,10 @@ impl Keeper {
         count: Arc<AtomicU64>,
         clock: fn() -> u64,
     ) -> rusqlite::Result<Self> {
-        let now = clock();
-        store.purge(now)?;
+        // Those, too, that seem to have expired: the clock may be wrong.
         let rows = store.news()?.into_iter();
-        let living = rows.filter_map(|row| Some((row.revoked, living(row.term, now)?)));
-        let revocations = Arc::new(Revocations::new(settings.keep, living));
+        let kept = rows.filter_map(|row| Some((row.revoked, reaching(row.term)?)));
+        let revocations = Arc::new(Revocations::new(settings.keep, kept));
         count.store(revocations.len() as u64, Ordering::Relaxed);
         Ok(Self {
             store,
@@ -78,6 +83,7 @@ impl Keeper {
             most: settings.most,
             count,
             clock,
+            memory: Memory::default(),
             unsaved: VecDeque::new(),
             retry: Instant::now(),
             ill: false,
@@ -137,7 +143,7 @@ impl Keeper {
         } = order;
         let term = self.term(&revoked, not_before, now)?;
         if self.revocations.get(&revoked).is_none() && self.revocations.len() >= self.most {
-            self.purge().await;
+            self.forget(now).await;
             if self.revocations.len() >= self.most {
                 return Err(Failure::Full(self.most));
             }
@@ -253,13 +259,13 @@ impl Keeper {
 
     async fn adopt(&mut self, rows: Vec<Row>) {
         let now = (self.clock)();
-        let reaching = |row: &&Row| row.cut && living(row.term, now).is_some();
-        let cut = rows.iter().filter(reaching);
+        let cuts = |row: &&Row| row.cut && living(row.term, now).is_some();
+        let cut = rows.iter().filter(cuts);
         let cut: Vec<_> = cut.map(|row| (row.revoked.clone(), row.term)).collect();
         let found = rows.len();
         self.change(
             rows.into_iter()
-                .map(|row| (row.revoked, living(row.term, now))),
+                .map(|row| (row.revoked, reaching(row.term))),
         );
         self.tell().await;
         let ended = match cut.is_empty() {
@@ -269,16 +275,23 @@ impl Keeper {
         info!(found, ended, "revocations of another process are in force");
     }
 
-    /// Takes out what says nothing more.
+    /// Takes out what says nothing more, if the clock is to be believed.
     async fn purge(&mut self) {
-        let now = (self.clock)();
+        if let Some(now) = self.memory.believes((self.clock)(), Instant::now()) {
+            self.forget(now).await;
+        }
+    }
+
+    /// Takes out what says nothing more at this moment.
+    async fn forget(&mut self, now: u64) {
         if self.revocations.iter().any(|(_, term)| term.until <= now) {
             self.revocations = Arc::new(self.revocations.remembered(now));
             self.recount();
             self.tell().await;
         }
-        if let Err(error) = self.store.purge(now) {
-            self.complain(&error.to_string());
+        match self.store.purge(now) {
+            Ok(_) => self.ill &= !self.unsaved.is_empty(),
+            Err(error) => self.complain(&error.to_string()),
         }
     }
 
@@ -347,12 +360,17 @@ impl Keeper {
         self.store.write(revoked, *term, (*cut, *made, until))
     }
 
+    /// Many may wait: whoever asks meanwhile does not wait for all of them.
     fn write_again(&mut self) {
+        let start = Instant::now();
         while let Some(first) = self.unsaved.pop_front() {
             if let Err(error) = self.try_write(&first) {
                 self.unsaved.push_front(first);
                 self.complain(&error.to_string());
                 self.retry = Instant::now() + RETRY;
+                return;
+            }
+            if start.elapsed() >= WRITING && !self.unsaved.is_empty() {
                 return;
             }
         }
@@ -371,9 +389,41 @@ impl Keeper {
     }
 }
 
+/// What the clock has said. What is forgotten by one that is wrong for a moment would be forgotten for ever.
+#[derive(Default)]
+struct Memory {
+    /// What was believed last, and when that was.
+    last: Option<(u64, Instant)>,
+    /// Since when the clock is ahead of that.
+    ahead: Option<Instant>,
+}
+
+impl Memory {
+    /// The moment, if it is to be believed: it follows from the last one, or has been told for long.
+    fn believes(&mut self, unix: u64, now: Instant) -> Option<u64> {
+        let since = |moment: Instant| now.saturating_duration_since(moment);
+        let follows = self.last.is_some_and(|(last, at)| {
+            unix <= last
+                .saturating_add(since(at).as_secs())
+                .saturating_add(STEP)
+        });
+        let believed = follows || since(*self.ahead.get_or_insert(now)) >= DOUBT;
+        believed.then(|| {
+            self.last = Some((unix, now));
+            self.ahead = None;
+            unix
+        })
+    }
+}
+
+/// A term that reaches somebody, unless it has expired: it has not been taken back.
+fn reaching(term: Term) -> Option<Term> {
+    (term.not_before > 0).then_some(term)
+}
+
 /// A term that reaches somebody at a moment.
 fn living(term: Term, now: u64) -> Option<Term> {
-    (term.not_before > 0 && now < term.until).then_some(term)
+    reaching(term).filter(|term| now < term.until)
 }
 
 #[cfg(test)]

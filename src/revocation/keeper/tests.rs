@@ -95,7 +95,7 @@ async fn what_is_revoked_is_there_after_a_restart_until_it_has_expired() {
     assert_eq!(keeper.revocations.get(&user("ann")), Some(term));
     assert_eq!(names(&keeper), ["ann", "bob"]);
     TIME.set(term.until);
-    keeper.purge().await;
+    keeper.forget(term.until).await;
     assert_eq!(names(&keeper), ["bob"]);
     assert_eq!(keeper.revocations.len(), 1);
     assert_eq!(keeper.count.load(Ordering::Relaxed), 1);
@@ -196,6 +196,66 @@ async fn what_cannot_be_written_is_in_force_and_written_later() {
     keeper.write_again();
     assert!(keeper.unsaved.is_empty());
     assert_eq!(names(&keeper), ["ann"]);
+}
+
+/// A clock that is wrong for a while brings nobody back whose credentials are good when it is right again.
+#[tokio::test]
+async fn a_clock_that_leaps_makes_nothing_forgotten() {
+    let place = Place::new();
+    let mut keeper = place.keeper(10);
+    keeper.revoke(order(user("ann"))).await.unwrap();
+    TIME.set(NOW + 10 * DAY.as_secs());
+    keeper.purge().await;
+    // And another process, that starts and hears of things while it is wrong.
+    let mut other = place.keeper(10);
+    other.purge().await;
+    keeper.revoke(order(user("bob"))).await.unwrap();
+    TIME.set(NOW + 30 * DAY.as_secs());
+    other.look().await;
+    other.purge().await;
+    TIME.set(NOW + 60);
+    for keeper in [&keeper, &other, &place.keeper(10)] {
+        assert_eq!(names(keeper), ["ann", "bob"]);
+        let found = ["ann", "bob"].map(|name| keeper.revocations.get(&user(name)).is_some());
+        assert_eq!(found, [true; 2]);
+    }
+}
+
+#[test]
+fn a_clock_is_believed_that_goes_on_or_stays_where_it_is() {
+    let (mut memory, start) = (Memory::default(), Instant::now());
+    let minute = |number: u32| start + number * PURGE;
+    let mut believes = |unix: u64, number| memory.believes(unix, minute(number)).is_some();
+    // At the start nothing is known of it.
+    assert!((0..60).all(|number| !believes(NOW + u64::from(number) * 60, number)));
+    assert!(believes(NOW + 3600, 60) && believes(NOW + 3660, 61));
+    let later = NOW + 3660 + DAY.as_secs();
+    assert!(!believes(later, 62) && !believes(later + 60, 63));
+    assert!(believes(NOW + 3840, 64), "it is right again");
+    assert!(
+        !believes(later, 65) && !believes(later, 124),
+        "that was another leap"
+    );
+    assert!(believes(later, 125));
+    assert!(believes(NOW, 126), "what was believed before can be wrong");
+}
+
+#[tokio::test]
+async fn much_that_waits_is_written_bit_by_bit() {
+    let place = Place::new();
+    let mut keeper = place.keeper(100_000);
+    for number in 0..20_000 {
+        let revoked = user(&number.to_string());
+        keeper.unsaved.push_back(Unsaved {
+            term: keeper.term(&revoked, None, NOW).ok(),
+            revoked,
+            cut: true,
+            made: NOW,
+        });
+    }
+    keeper.write_again();
+    let left = keeper.unsaved.len();
+    assert!((1..20_000).contains(&left), "{left}");
 }
 
 #[tokio::test]
