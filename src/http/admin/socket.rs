@@ -31,7 +31,9 @@ impl Admitted {
         uid == 0
             || uid == self.own
             || self.users.contains(&uid)
-            || self.group.is_some_and(|group| group == peer.gid())
+            || self
+                .group
+                .is_some_and(|group| group == peer.gid() || is_member(uid, group))
     }
 
     /// What the file says of it. A group of others could be given to it by few, and a user by nobody.
@@ -39,6 +41,13 @@ impl Admitted {
         let is_for_others = self.group.is_some() || !self.users.is_empty();
         if is_for_others { OPEN } else { MODE }
     }
+}
+
+/// Whether a user is in a group, if only as one of many. The kernel tells of a peer its first group alone.
+fn is_member(uid: u32, group: u32) -> bool {
+    let user = uzers::get_user_by_uid(uid);
+    let groups = user.and_then(|user| uzers::get_user_groups(user.name(), user.primary_group_id()));
+    groups.is_some_and(|groups| groups.iter().any(|one| one.gid() == group))
 }
 
 /// The socket.
@@ -100,5 +109,29 @@ fn make_way(path: &Path) -> io::Result<()> {
         )),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By the file that says it, whoever is on this host.
+    #[test]
+    fn members_are_those_that_the_user_database_names() {
+        assert!(is_member(0, 0) && !is_member(65_534, 0));
+        assert!(!is_member(4_000_000_000, 0), "nobody is called that");
+        let groups = fs::read_to_string("/etc/group").unwrap();
+        for line in groups.lines() {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [_, _, gid, members] = fields[..] else {
+                continue;
+            };
+            for member in members.split(',') {
+                if let Some(user) = uzers::get_user_by_name(member) {
+                    assert!(is_member(user.uid(), gid.parse().unwrap()), "{line}");
+                }
+            }
+        }
     }
 }
