@@ -10,6 +10,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::problem::Problem;
+use super::serve::Known;
 
 /// What opens the listener.
 pub struct Lock {
@@ -64,7 +65,12 @@ impl Lock {
 /// Lets through what opens the lock. Who is turned away is not kept waiting, and not kept.
 pub(super) async fn guard(State(lock): State<Arc<Lock>>, request: Request, next: Next) -> Response {
     match lock.open(request.headers()) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => {
+            if let Some(known) = request.extensions().get::<Known>() {
+                known.set();
+            }
+            next.run(request).await
+        }
         Err(problem) => {
             let challenge = (problem.status == StatusCode::UNAUTHORIZED)
                 .then_some([(header::WWW_AUTHENTICATE, "Bearer realm=\"turnd admin\"")]);

@@ -20,7 +20,7 @@ pub struct Admitted {
     pub own: u32,
     /// Other users.
     pub users: Vec<u32>,
-    /// A group, of those whose own it is.
+    /// A group, whose members may.
     pub group: Option<u32>,
 }
 
