@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt as _;
 use rustix::process::Signal;
 
 use crate::process::{Start, free_address};
-use crate::seat::{ask, ask_http, command, ended, run, socket};
+use crate::seat::{ask, ask_http, ask_with, command, ended, run, socket};
 
 const NOBODY: u32 = 65_534;
 const TOKEN: &str = "MARKER-token-token-token-token";
@@ -218,12 +218,23 @@ fn what_cannot_be_understood_is_a_problem_and_no_end() {
         ("GET", "/v1/sessions?order=new", 400),
         ("GET", "/v1/sessions/alice", 400),
         ("GET", "/v1/sessions/0000000000000000", 404),
+        ("GET", "/v1/sessions/%ff", 400),
+        ("GET", "/v1/explain?of=alice", 400),
+        ("GET", "/v1/revocations?after=x", 400),
+        ("POST", "/v1/revocations", 400),
+        ("PUT", "/v1/log-level", 400),
         ("DELETE", "/v1/sessions", 400),
         ("DELETE", "/v1/sessions?search=a", 400),
         ("DELETE", "/v1/sessions?user=a&relay=1", 400),
     ] {
         let answer = ask(&daemon, method, path);
         assert_eq!(answer.code, code, "{method} {path}: {}", answer.body);
+        answer.problem();
+    }
+    let long = "x".repeat(100_000);
+    for (method, path) in [("POST", "/v1/drain"), ("POST", "/v1/revocations")] {
+        let answer = ask_with(&daemon, method, path, &long);
+        assert_eq!(answer.code, 413, "{method} {path}");
         answer.problem();
     }
     // Whoever says too much is cut short, and may see no more of it than that.

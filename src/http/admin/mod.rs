@@ -184,6 +184,7 @@ fn router(seat: Arc<Seat>) -> Router {
             let status = StatusCode::METHOD_NOT_ALLOWED;
             Problem::new(status, "this cannot be done with what is there")
         })
+        .layer(middleware::from_fn(problem::spoken))
         .layer(middleware::from_fn(serve::in_time))
         .layer(middleware::from_fn(serve::signed))
         .layer(DefaultBodyLimit::max(LONGEST_BODY))

@@ -1,9 +1,14 @@
 //! What went wrong, as `application/problem+json` (RFC 9457).
 
 use axum::Json;
+use axum::body::to_bytes;
+use axum::extract::Request;
 use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+
+const PROBLEM: &str = "application/problem+json";
 
 /// What went wrong.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -76,7 +81,28 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+        let kind = [(header::CONTENT_TYPE, PROBLEM)];
         (status, kind, Json(self)).into_response()
     }
+}
+
+/// The longest word of the framework's about a request that it cannot read, in bytes.
+const LONGEST_WORD: usize = 64 * 1024;
+
+/// Says what the framework refuses, a query, a path or a body, like everything else.
+pub(super) async fn spoken(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let status = response.status();
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    let is_said = kind.is_some_and(|kind| kind == PROBLEM);
+    if is_said || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let word = to_bytes(response.into_body(), LONGEST_WORD).await;
+    let word = word.unwrap_or_default();
+    let detail = match word.is_empty() {
+        true => "this cannot be understood".into(),
+        false => String::from_utf8_lossy(&word),
+    };
+    Problem::new(status, detail).into_response()
 }

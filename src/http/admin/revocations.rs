@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -52,9 +51,8 @@ pub(super) fn routes() -> Router<Arc<Seat>> {
 
 async fn list(
     State(seat): State<Arc<Seat>>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    Query(asked): Query<Asked>,
 ) -> Result<Json<RevocationList>, Problem> {
-    let Query(asked) = asked.map_err(|error| Problem::bad_request(error.body_text()))?;
     let listed = revoker(&seat)?.list(asked.after, PAGE).await;
     let revocations = listed.map_err(|failure| refused(&failure))?;
     Ok(Json(RevocationList { revocations }))
@@ -62,9 +60,9 @@ async fn list(
 
 async fn revoke(
     State(seat): State<Arc<Seat>>,
-    words: Result<Json<Words>, JsonRejection>,
+    Json(words): Json<Words>,
 ) -> Result<Json<Revoked>, Problem> {
-    let order = understood(words)?.order();
+    let order = words.order();
     let order = order.map_err(|bad| Problem::bad_request(bad.to_string()))?;
     let outcome = revoker(&seat)?.revoke(order).await;
     let outcome = outcome.map_err(|failure| refused(&failure))?;
@@ -76,18 +74,13 @@ async fn revoke(
 
 async fn pardon(
     State(seat): State<Arc<Seat>>,
-    words: Result<Json<Words>, JsonRejection>,
+    Json(words): Json<Words>,
 ) -> Result<Json<Pardoned>, Problem> {
-    let revoked = understood(words)?.revoked();
+    let revoked = words.revoked();
     let revoked = revoked.map_err(|bad| Problem::bad_request(bad.to_string()))?;
     let pardoned = revoker(&seat)?.pardon(revoked).await;
     let pardoned = pardoned.map_err(|failure| refused(&failure))?;
     Ok(Json(Pardoned { pardoned }))
-}
-
-fn understood(words: Result<Json<Words>, JsonRejection>) -> Result<Words, Problem> {
-    let Json(words) = words.map_err(|error| Problem::new(error.status(), error.body_text()))?;
-    Ok(words)
 }
 
 fn revoker(seat: &Seat) -> Result<&Revoker, Problem> {

@@ -5,7 +5,6 @@ use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -218,9 +217,8 @@ pub(super) fn routes() -> Router<Arc<Seat>> {
 
 async fn list(
     State(seat): State<Arc<Seat>>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    Query(asked): Query<Asked>,
 ) -> Result<Json<SessionList>, Problem> {
-    let asked = understood(asked)?;
     let limit = asked.limit.unwrap_or(LISTED);
     if limit > MOST_LISTED {
         return Err(Problem::bad_request(format!(
@@ -300,9 +298,8 @@ async fn kick(
 
 async fn kick_all(
     State(seat): State<Arc<Seat>>,
-    asked: Result<Query<Asked>, QueryRejection>,
+    Query(asked): Query<Asked>,
 ) -> Result<Json<Kicked>, Problem> {
-    let asked = understood(asked)?;
     let narrow = [&asked.user, &asked.tenant, &asked.client];
     if narrow.iter().all(|word| word.is_none()) {
         return Err(Problem::bad_request("whose? say user, tenant or client"));
@@ -315,22 +312,6 @@ async fn kick_all(
     let which = move |holder: &Holder<'_>| filter.chooses(holder);
     let ended = seat.plane.end_sessions(EndReason::Kicked, which).await;
     Ok(Json(Kicked { ended }))
-}
-
-fn understood(asked: Result<Query<Asked>, QueryRejection>) -> Result<Asked, Problem> {
-    let Query(asked) = asked.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let texts = [
-        &asked.user,
-        &asked.tenant,
-        &asked.client,
-        &asked.relay,
-        &asked.search,
-    ];
-    let mut texts = texts.iter().filter_map(|text| text.as_deref());
-    if texts.any(|text| text.len() > LONGEST_FILTER) {
-        return Err(Problem::bad_request("this is too long to look for"));
-    }
-    Ok(asked)
 }
 
 fn id_of(text: &str) -> Result<SessionId, Problem> {
@@ -385,13 +366,26 @@ impl Place {
 
 impl Filter {
     fn of(asked: &Asked) -> Result<Self, Problem> {
+        let Asked {
+            user,
+            tenant,
+            client,
+            relay,
+            search,
+            ..
+        } = asked;
+        let texts = [user, tenant, client, relay, search];
+        let mut texts = texts.into_iter().flatten();
+        if texts.any(|text| text.len() > LONGEST_FILTER) {
+            return Err(Problem::bad_request("this is too long to look for"));
+        }
         let place = |text: &Option<String>| text.as_deref().map(Place::of).transpose();
         Ok(Self {
-            user: asked.user.clone(),
-            tenant: asked.tenant.clone(),
-            client: place(&asked.client)?,
-            relay: place(&asked.relay)?,
-            search: asked.search.as_deref().map(str::to_lowercase),
+            user: user.clone(),
+            tenant: tenant.clone(),
+            client: place(client)?,
+            relay: place(relay)?,
+            search: search.as_deref().map(str::to_lowercase),
         })
     }
 
