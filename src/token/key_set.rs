@@ -4,7 +4,7 @@
 //! HTTPS, or on loopback; redirects are not followed; answers are few, short and soon.
 
 use std::net::Ipv6Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -12,8 +12,8 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use reqwest::{Client, Url, redirect};
 use serde_json::Value;
-use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 /// More keys than this are left out, and a longer set is none.
@@ -21,8 +21,9 @@ const MOST_KEYS: usize = 64;
 const LONGEST_SET: usize = 256 * 1024;
 /// How long the other side may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is asked, whoever sends tokens with keys that nobody knows.
+/// How often it is asked, whoever sends tokens with keys that nobody knows; and if there was no answer.
 const BETWEEN_FETCHES: Duration = Duration::from_secs(60);
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// When a set is asked for anew, so that keys that were taken out go. An older one than the second is not used.
 const FRESH: Duration = Duration::from_secs(3600);
 const STALE: Duration = Duration::from_secs(24 * 3600);
@@ -97,7 +98,7 @@ impl KeySet {
             Self(Source::Remote(Arc::new(Remote {
                 url,
                 known: ArcSwapOption::empty(),
-                fetching: Mutex::new(None),
+                asked: Arc::default(),
             })))
         })
     }
@@ -116,26 +117,44 @@ impl KeySet {
         }
     }
 
-    /// Asks for the keys beforehand, so that nobody has to wait for them.
-    pub(super) async fn warm(&self) {
-        if let Source::Remote(remote) = &self.0 {
-            remote.fetch(Instant::now()).await;
+    /// Whether the keys of both come from the same URL.
+    pub(super) fn comes_from_where(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Source::Remote(one), Source::Remote(other)) => one.url == other.url,
+            _ => false,
+        }
+    }
+
+    /// Asks for the keys beforehand and from time to time, so that nobody has to wait for them. Ends when nobody has
+    /// them any more.
+    pub(super) fn keep_fresh(&self) -> impl Future<Output = ()> + Send + use<> {
+        let remote = match &self.0 {
+            Source::Remote(remote) => Arc::downgrade(remote),
+            Source::Shared(_) | Source::Public(_) => Weak::new(),
+        };
+        async move {
+            while let Some(remote) = remote.upgrade() {
+                let due = remote.refresh().await;
+                drop(remote);
+                sleep(due).await;
+            }
         }
     }
 }
 
 /// The one key that fits: with the token's `kid`, or the only one where either has none.
 fn choose(keys: &[PublicKey], kid: Option<&str>, algorithm: Algorithm) -> Option<DecodingKey> {
-    let mut fit = keys.iter().filter(|key| {
-        key.key.family() == algorithm.family()
-            && key.algorithm.is_none_or(|only| only == algorithm)
-            && match (kid, &key.kid) {
-                (Some(kid), Some(own)) => kid == own,
-                (None, _) | (_, None) => true,
-            }
-    });
-    match (fit.next(), fit.next()) {
-        (Some(key), None) => Some(key.key.clone()),
+    let fit = |key: &&PublicKey| {
+        key.key.family() == algorithm.family() && key.algorithm.is_none_or(|only| only == algorithm)
+    };
+    let named = |key: &&PublicKey| kid.is_none() || key.kid.as_deref() == kid;
+    let nameless = |key: &&PublicKey| key.kid.is_none();
+    let mut fitting: Vec<_> = keys.iter().filter(fit).filter(named).collect();
+    if fitting.is_empty() {
+        fitting = keys.iter().filter(fit).filter(nameless).collect();
+    }
+    match fitting[..] {
+        [key] => Some(key.key.clone()),
         _ => None,
     }
 }
@@ -171,8 +190,8 @@ fn parse_set(text: &[u8]) -> Option<Vec<PublicKey>> {
 struct Remote {
     url: Url,
     known: ArcSwapOption<Known>,
-    /// When it was asked for last, right or wrong; held while it is.
-    fetching: Mutex<Option<Instant>>,
+    /// Held while it is asked.
+    asked: Arc<Mutex<Option<Asked>>>,
 }
 
 struct Known {
@@ -180,38 +199,87 @@ struct Known {
     since: Instant,
 }
 
-impl Remote {
-    async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, NoKey> {
-        let now = Instant::now();
-        let look = |within: Duration| {
-            let known = self.known.load();
-            let known = known.as_ref()?;
-            (now.saturating_duration_since(known.since) < within)
-                .then(|| choose(&known.keys, kid, algorithm))
-                .flatten()
+impl Known {
+    fn age(&self) -> Duration {
+        self.since.elapsed()
+    }
+}
+
+/// When it was asked last, and whether there was an answer.
+#[derive(Clone, Copy)]
+struct Asked {
+    at: Instant,
+    answered: bool,
+}
+
+impl Asked {
+    /// How long it is until it may be asked again.
+    fn pause(self, now: Instant) -> Duration {
+        let pause = match self.answered {
+            true => BETWEEN_FETCHES,
+            false => AFTER_FAILURE,
         };
-        if let Some(key) = look(FRESH) {
+        pause.saturating_sub(now.saturating_duration_since(self.at))
+    }
+}
+
+impl Remote {
+    async fn find(
+        self: &Arc<Self>,
+        kid: Option<&str>,
+        algorithm: Algorithm,
+    ) -> Result<DecodingKey, NoKey> {
+        if let Some(key) = self.look(kid, algorithm) {
             return Ok(key);
         }
-        self.fetch(now).await;
-        match look(STALE) {
+        self.fetch().await;
+        match self.look(kid, algorithm) {
             Some(key) => Ok(key),
-            None if self.known.load().is_some() => Err(NoKey::Unknown),
+            None if self.age().is_some_and(|age| age < STALE) => Err(NoKey::Unknown),
             None => Err(NoKey::Unavailable),
         }
     }
 
+    fn look(&self, kid: Option<&str>, algorithm: Algorithm) -> Option<DecodingKey> {
+        let known = self.known.load();
+        let known = known.as_ref().filter(|known| known.age() < STALE)?;
+        choose(&known.keys, kid, algorithm)
+    }
+
+    fn age(&self) -> Option<Duration> {
+        self.known.load().as_ref().map(|known| known.age())
+    }
+
+    /// Asks for the set if what is known of it is not fresh, and tells when that will be so.
+    async fn refresh(self: &Arc<Self>) -> Duration {
+        let left = || FRESH.saturating_sub(self.age().unwrap_or(FRESH));
+        if left().is_zero() {
+            self.fetch().await;
+        }
+        left().max(AFTER_FAILURE)
+    }
+
     /// Asks for the set, unless that was done a moment ago. Others who want it wait for the same answer.
-    async fn fetch(&self, now: Instant) {
-        let mut last = self.fetching.lock().await;
-        if last.is_some_and(|last| now.saturating_duration_since(last) < BETWEEN_FETCHES) {
+    async fn fetch(self: &Arc<Self>) {
+        let asked = Arc::clone(&self.asked).lock_owned().await;
+        if asked.is_some_and(|asked| !asked.pause(Instant::now()).is_zero()) {
             return;
         }
-        *last = Some(now);
-        match self.ask().await {
+        // Whoever wanted it may go away: the others want it, too.
+        let _ = tokio::spawn(Arc::clone(self).fetch_now(asked)).await;
+    }
+
+    async fn fetch_now(self: Arc<Self>, mut asked: OwnedMutexGuard<Option<Asked>>) {
+        let answer = self.ask().await;
+        let at = Instant::now();
+        *asked = Some(Asked {
+            at,
+            answered: answer.is_ok(),
+        });
+        match answer {
             Ok(keys) => {
                 info!(url = %self.url, keys = keys.len(), "the issuer's keys have come");
-                self.known.store(Some(Arc::new(Known { keys, since: now })));
+                self.known.store(Some(Arc::new(Known { keys, since: at })));
             }
             Err(error) => warn!(url = %self.url, "the issuer's keys cannot be had: {error}"),
         }
@@ -248,6 +316,9 @@ impl Remote {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -314,6 +385,51 @@ mod tests {
         assert!(!finds(&keys, None), "which of them?");
         assert!(finds(&keys[..1], None));
         assert!(finds(&[key(None)], Some("a")));
+        assert!(
+            finds(&[key(None), key(Some("a"))], Some("a")),
+            "by its name"
+        );
+        assert!(!finds(&[key(None), key(Some("a"))], None));
+        assert!(!finds(&[key(Some("a")), key(Some("a"))], Some("a")));
         assert!(choose(&keys, Some("a"), Algorithm::RS256).is_none());
+    }
+    const SET: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    /// Whoever asks for the keys and goes away takes nothing from the others.
+    #[tokio::test]
+    async fn an_answer_is_waited_for_though_who_wanted_it_has_gone() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", server.local_addr().unwrap());
+        let keys = KeySet::remote(&url).unwrap();
+        let impatient = keys.clone();
+        let asking =
+            tokio::spawn(async move { impatient.find(Some("a"), Algorithm::EdDSA).await.is_ok() });
+        let (mut stream, _) = server.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+        let length = SET.len();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{SET}");
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        keys.find(Some("a"), Algorithm::EdDSA).await.unwrap();
+    }
+
+    #[test]
+    fn a_place_that_does_not_answer_is_asked_again_sooner() {
+        let at = Instant::now();
+        let pause = |answered, later| Asked { at, answered }.pause(at + later);
+        let second = Duration::from_secs(1);
+        assert_eq!(pause(true, 59 * second), second);
+        assert_eq!(pause(false, 4 * second), second);
+        assert_eq!(pause(false, 5 * second), Duration::ZERO);
+        assert_eq!(pause(true, 60 * second), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn nobody_asks_for_keys_that_nobody_has() {
+        let keys = KeySet::remote("https://a.test/").unwrap();
+        let watch = keys.keep_fresh();
+        drop(keys);
+        watch.await;
     }
 }

@@ -54,6 +54,7 @@ const NO_DESCRIPTOR: Duration = Duration::from_millis(100);
 /// The running service. It ends when this is dropped.
 pub struct Handle {
     shared: Arc<Shared>,
+    runtime: runtime::Handle,
     addresses: Vec<Listen>,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
@@ -96,6 +97,7 @@ pub fn start(
         .enable_all()
         .build()?;
     let ours = Arc::clone(&shared);
+    let handle = runtime.handle().clone();
     let thread = thread::Builder::new()
         .name("turnd-token".to_owned())
         .spawn(move || {
@@ -104,6 +106,7 @@ pub fn start(
         })?;
     Ok(Handle {
         shared,
+        runtime: handle,
         addresses,
         stop,
         thread: Some(thread),
@@ -117,8 +120,16 @@ impl Handle {
     }
 
     /// Takes other settings for the requests that come from here on.
-    pub fn replace(&self, settings: Settings) {
+    pub fn replace(&self, mut settings: Settings) {
         let old = self.shared.running.load();
+        for issuer in &mut settings.issuers {
+            let mut before = old.site.settings.issuers.iter().map(|issuer| &issuer.keys);
+            // What is known of them is not forgotten: where they come from may not answer just now.
+            match before.find(|keys| keys.comes_from_where(&issuer.keys)) {
+                Some(known) => issuer.keys = known.clone(),
+                None => drop(self.runtime.spawn(issuer.keys.keep_fresh())),
+            }
+        }
         let Site {
             tokens,
             audit,
@@ -165,8 +176,7 @@ fn for_http(tls: &ServerConfig) -> Arc<ServerConfig> {
 
 async fn run(listeners: Listeners, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
     for issuer in &shared.running.load().site.settings.issuers {
-        let keys = issuer.keys.clone();
-        tokio::spawn(async move { keys.warm().await });
+        tokio::spawn(issuer.keys.keep_fresh());
     }
     // Files of sockets go when the service ends.
     let mut files: Vec<SocketFile> = Vec::new();

@@ -316,6 +316,22 @@ fn an_answer_that_is_no_set_makes_no_key() {
 }
 
 #[test]
+fn keys_that_are_known_outlive_a_reload_while_they_cannot_be_had() {
+    let signer = Signer::new(Algorithm::EdDSA);
+    let set = json!({ "keys": [signer.jwk("one")] }).to_string();
+    let web = Web::new(ok(&set));
+    let mut service = with_issuer("'EdDSA'", &web.url(), None);
+    let token = signer.token(Some("one"));
+    service.issue(&token, &json!({})).expect(201);
+    *web.answer.lock().unwrap() = "HTTP/1.1 503 Later\r\nContent-Length: 0\r\n\r\n".to_owned();
+    service.daemon.signal(rustix::process::Signal::HUP);
+    service.daemon.expect("RELOADING=1");
+    service.daemon.expect("READY=1");
+    service.issue(&token, &json!({})).expect(201);
+    assert_eq!(web.asked(), 1);
+}
+
+#[test]
 fn the_issuer_is_the_one_that_is_configured() {
     let service = Service::start("");
     assert!(user("ann").len() > 100);
