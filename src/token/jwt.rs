@@ -23,7 +23,8 @@ pub struct Issuer {
     pub keys: KeySet,
     /// The claim that names the tenant.
     pub tenant_claim: Option<String>,
-    /// The tenant of tokens without that claim; empty where there are no tenants.
+    /// The tenant of tokens without that claim; empty where there are no tenants. Without both a token is refused: who is
+    /// nobody's customer could take back what is any customer's.
     pub tenant: String,
     /// What must be in `scope` or `scp`, all of it.
     pub scopes: Vec<String>,
@@ -109,6 +110,9 @@ impl Issuer {
     fn tenant_of(&self, claims: &Map<String, Value>) -> Result<String, Refusal> {
         let claim = self.tenant_claim.as_ref().and_then(|name| claims.get(name));
         match claim {
+            None if self.tenant.is_empty() && self.tenant_claim.is_some() => Err(
+                Refusal::forbidden("the token does not say whose user this is"),
+            ),
             None => Ok(self.tenant.clone()),
             Some(Value::String(tenant)) if is_plain(tenant) => Ok(tenant.clone()),
             Some(_) => Err(Refusal::forbidden(
@@ -252,6 +256,23 @@ mod tests {
         kind(&sign(&with(json!({ "exp": now - 2, "nbf": now + 2 }))))
             .await
             .unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_is_no_tenants_user_is_not_taken_for_one_of_none() {
+        let token = sign(&claims());
+        let strict = Issuer {
+            tenant: String::new(),
+            ..issuer()
+        };
+        let refusal = verify(&[strict.clone()], &token).await.unwrap_err();
+        assert_eq!(refusal.kind, Kind::Forbidden);
+        let without_tenants = Issuer {
+            tenant_claim: None,
+            ..strict
+        };
+        let caller = verify(&[without_tenants], &token).await.unwrap();
+        assert_eq!(caller.tenant, "");
     }
 
     #[tokio::test]
