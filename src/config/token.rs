@@ -77,6 +77,12 @@ impl Assembly<'_> {
                 issuers,
                 rates: token.rates,
                 proxies: token.proxies.clone(),
+                tenants: self
+                    .config
+                    .tenants
+                    .iter()
+                    .map(|tenant| tenant.name.clone())
+                    .collect(),
             },
         })
     }

@@ -68,6 +68,8 @@ pub struct Settings {
     pub rates: Rates,
     /// Reverse proxies, whose word for a client's address counts.
     pub proxies: Vec<IpNet>,
+    /// Tenants that the relay knows by their doors or secrets, whatever is in a name.
+    pub tenants: Vec<String>,
 }
 
 /// Some relays, and how to reach them.
@@ -98,6 +100,7 @@ impl Settings {
                 source: 0,
             },
             proxies: Vec::new(),
+            tenants: Vec::new(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use governor::clock::{Clock, DefaultClock};
@@ -25,6 +26,9 @@ pub struct Rates {
 const PLACES: usize = 1 << 17;
 /// How many places those share.
 const SHARED: u64 = 1 << 12;
+
+/// So many requests find all places taken before it is looked whether some are free again.
+const BETWEEN_SWEEPS: u32 = 1 << 10;
 
 /// What was asked for lately.
 pub(super) struct Limits {
@@ -50,6 +54,11 @@ impl Limits {
         check(self.tenant.as_ref(), &tenant, "this tenant")
     }
 
+    /// Counts by itself: users cannot use up what it takes to stop them.
+    pub(super) fn revocation(&self, tenant: &str) -> Result<(), Refusal> {
+        check(self.tenant.as_ref(), &(tenant, "revocation"), "this tenant")
+    }
+
     pub(super) fn source(&self, source: IpAddr) -> Result<(), Refusal> {
         check(self.source.as_ref(), &prefix(source), "this network")
     }
@@ -61,6 +70,8 @@ struct Limit {
     clock: DefaultClock,
     hasher: RandomState,
     places: usize,
+    /// Requests that came when all places were taken.
+    crowded: AtomicU32,
 }
 
 impl Limit {
@@ -71,6 +82,7 @@ impl Limit {
             clock: DefaultClock::default(),
             hasher: RandomState::new(),
             places: PLACES,
+            crowded: AtomicU32::new(0),
         })
     }
 
@@ -78,7 +90,14 @@ impl Limit {
     fn count(&self, key: &impl Hash) -> Result<(), Duration> {
         let mut place = self.hasher.hash_one(key);
         if self.limiter.len() >= self.places {
-            self.limiter.retain_recent();
+            // All places are looked at for those that are free again: not for each who comes.
+            if self
+                .crowded
+                .fetch_add(1, Ordering::Relaxed)
+                .is_multiple_of(BETWEEN_SWEEPS)
+            {
+                self.limiter.retain_recent();
+            }
             if self.limiter.len() >= self.places {
                 place %= SHARED;
             }

@@ -8,11 +8,11 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, post};
 
-use super::Dialect;
 use super::caller::Caller;
 use super::native::JSON;
 use super::refusal::{Kind, Refusal};
 use super::site::{Call, Site};
+use super::{Dialect, Settings};
 use crate::revocation::{Failure, Words};
 use crate::turn::{Issued, Revoked};
 
@@ -98,8 +98,9 @@ async fn carry_out(
         let detail = "nothing is revoked here: [revocation] is switched off";
         return Err(Refusal::new(Kind::NotFound, detail));
     };
-    site.limits.tenant(&caller.tenant)?;
+    site.limits.revocation(&caller.tenant)?;
     stay_at_home(caller, &mut words)?;
+    check_tenant(&site.settings, &words)?;
     let order = words
         .order()
         .map_err(|bad| Refusal::unprocessable(bad.to_string()))?;
@@ -136,4 +137,17 @@ fn stay_at_home(caller: &Caller, words: &mut Words) -> Result<(), Refusal> {
     } else {
         Err(Refusal::forbidden("this belongs to another tenant"))
     }
+}
+
+/// What is handed out with a secret that vouches for no claims says not whose it is: nothing would be revoked.
+fn check_tenant(settings: &Settings, words: &Words) -> Result<(), Refusal> {
+    let Some(tenant) = &words.tenant else {
+        return Ok(());
+    };
+    if settings.secret.vouches_for_claims() || settings.tenants.contains(tenant) {
+        return Ok(());
+    }
+    Err(Refusal::unprocessable(
+        "credentials do not say whose they are, so none of a tenant can be found (claims = true in [auth] secrets)",
+    ))
 }

@@ -239,3 +239,44 @@ fn it_can_be_switched_off() {
     let reply = service.post(PATH, &operator(), &json!({ "user": "alice" }));
     problem(&reply, 404, "not-found");
 }
+
+#[test]
+fn whoever_can_be_let_in_can_be_kept_out() {
+    let service = Service::start("");
+    let strange = "ann\n\u{0}\u{202e}~:%00";
+    let credential = issued(&service, &user(strange), strange);
+    let mut call = call(&service.daemon, &credential);
+    let body = json!({ "user": strange });
+    service.post(PATH, &operator(), &body).expect(204);
+    assert!(!lives(&mut call));
+}
+
+#[test]
+fn users_cannot_use_up_what_it_takes_to_stop_them() {
+    let service = Service::start("per_tenant = 2");
+    for name in ["ann", "bob"] {
+        issued(&service, KEY, name);
+    }
+    problem(&service.issue(KEY, &json!({})), 429, "too-many-requests");
+    for name in ["ann", "bob"] {
+        let body = json!({ "user": name });
+        service.post(PATH, &operator(), &body).expect(204);
+    }
+    let third = service.post(PATH, &operator(), &json!({ "user": "cid" }));
+    problem(&third, 429, "too-many-requests");
+}
+
+/// Where credentials do not say whose they are, nothing would be revoked of a tenant's.
+#[test]
+fn what_cannot_be_found_is_not_said_to_be_revoked() {
+    let service = Service::start_with(false, "");
+    for body in [
+        json!({ "user": "alice" }),
+        json!({ "tenant": "acme" }),
+        json!({ "credentialId": "x" }),
+    ] {
+        let reply = service.post(PATH, &operator(), &body);
+        problem(&reply, 422, "unprocessable");
+        assert!(reply.body.contains("claims = true"), "{}", reply.body);
+    }
+}
