@@ -50,7 +50,7 @@ fn is_own(origin: &HeaderValue, headers: &HeaderMap) -> bool {
 /// What a browser may do for ten minutes.
 pub(super) fn preflight() -> Response {
     let headers = [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "DELETE, GET, POST"),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
             "authorization, content-type",

@@ -20,6 +20,7 @@ mod jwt;
 mod key_set;
 mod listener;
 mod native;
+mod places;
 mod rate;
 mod refusal;
 mod revoke;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -10,7 +11,6 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::document;
 use super::issue::{Credential, Wish};
 use super::refusal::{Kind, Refusal};
 use super::site::{Call, Site};
@@ -195,11 +195,11 @@ async fn relay(State(site): State<Arc<Site>>) -> Response {
 }
 
 async fn openapi(State(site): State<Arc<Site>>) -> Response {
-    public(document::of(&site.settings.dialects).to_string())
+    public(site.document.clone())
 }
 
-fn public(text: String) -> Response {
-    let mut response = ([(header::CONTENT_TYPE, JSON)], text).into_response();
+fn public(text: impl Into<Body>) -> Response {
+    let mut response = ([(header::CONTENT_TYPE, JSON)], text.into()).into_response();
     response.headers_mut().insert(
         header::CACHE_CONTROL,
         HeaderValue::from_static("public, max-age=300"),

@@ -21,23 +21,22 @@ use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::cors::{self, Origin};
 use super::listener::{Bound, Listen, Listeners, SocketFile};
+use super::places::{Place, Places};
 use super::rate::Limits;
 use super::refusal::{Kind, Refusal};
 use super::site::{Audit, From, Site};
 use super::source::{self, Peer};
-use super::{Settings, Tokens, dialect, native, revoke};
+use super::{Settings, Tokens, dialect, document, native, revoke};
 use crate::pages;
 use crate::revocation::Revoker;
 
-/// Connections at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 1024;
 /// How long a handshake may take, a request's head, and all of the rest.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 const HEAD: Duration = Duration::from_secs(10);
@@ -64,7 +63,7 @@ pub struct Handle {
 struct Shared {
     running: ArcSwap<Running>,
     tls: Option<ArcSwap<ServerConfig>>,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 /// One set of settings, with its routes.
@@ -90,7 +89,7 @@ pub fn start(
     let shared = Arc::new(Shared {
         running: ArcSwap::from_pointee(running),
         tls: tls.map(|tls| ArcSwap::new(for_http(&tls))),
-        places: Arc::new(Semaphore::new(CONNECTIONS)),
+        places: Arc::default(),
     });
     let (stop, stopped) = watch::channel(false);
     let runtime = runtime::Builder::new_current_thread()
@@ -201,11 +200,13 @@ async fn run(listeners: Listeners, shared: Arc<Shared>, mut stopped: watch::Rece
 
 async fn serve_tcp(socket: TcpListener, tls: bool, shared: Arc<Shared>) {
     loop {
-        let place = place(&shared).await;
+        let place = shared.places.next().await;
         match socket.accept().await {
             Ok((stream, peer)) => {
-                let peer = Peer::Tcp(peer.ip());
-                tokio::spawn(greet(stream, peer, tls, Arc::clone(&shared), place));
+                if let Some(place) = shared.admit(place, peer.ip()) {
+                    let peer = Peer::Tcp(peer.ip());
+                    tokio::spawn(greet(stream, peer, tls, Arc::clone(&shared), place));
+                }
             }
             Err(error) => pause(&error).await,
         }
@@ -214,7 +215,7 @@ async fn serve_tcp(socket: TcpListener, tls: bool, shared: Arc<Shared>) {
 
 async fn serve_unix(socket: UnixListener, shared: Arc<Shared>) {
     loop {
-        let place = place(&shared).await;
+        let place = shared.places.next().await;
         match socket.accept().await {
             Ok((stream, _)) => {
                 let stream: UnixStream = stream;
@@ -225,12 +226,22 @@ async fn serve_unix(socket: UnixListener, shared: Arc<Shared>) {
     }
 }
 
-async fn place(shared: &Shared) -> OwnedSemaphorePermit {
-    let places = Arc::clone(&shared.places);
-    places
-        .acquire_owned()
-        .await
-        .expect("the semaphore is never closed")
+impl Shared {
+    /// The place for a client, if it may have one more. A proxy comes for many.
+    fn admit(&self, place: Place, client: IpAddr) -> Option<Place> {
+        let running = self.running.load();
+        if source::is_proxy(client, &running.site.settings.proxies) {
+            return Some(place);
+        }
+        let place = place.given_to(&self.places, client);
+        if place.is_none() {
+            running.count(
+                client,
+                &Refusal::new(Kind::TooMany(1), "too many connections at a time"),
+            );
+        }
+        place
+    }
 }
 
 /// A client that has gone again is nothing; without descriptors it is of no use to ask again at once.
@@ -239,13 +250,7 @@ async fn pause(error: &io::Error) {
     sleep(NO_DESCRIPTOR).await;
 }
 
-async fn greet(
-    stream: TcpStream,
-    peer: Peer,
-    tls: bool,
-    shared: Arc<Shared>,
-    place: OwnedSemaphorePermit,
-) {
+async fn greet(stream: TcpStream, peer: Peer, tls: bool, shared: Arc<Shared>, place: Place) {
     let _ = stream.set_nodelay(true);
     let config = shared.tls.as_ref().filter(|_| tls).map(ArcSwap::load_full);
     match config {
@@ -265,7 +270,7 @@ async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     shared: Arc<Shared>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 ) {
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let running = shared.running.load_full();
@@ -297,6 +302,7 @@ impl Running {
     ) -> Self {
         let limits = limits.unwrap_or_else(|| Arc::new(Limits::new(settings.rates)));
         let site = Arc::new(Site {
+            document: document::of(&settings.dialects).to_string().into(),
             settings,
             limits,
             tokens,
@@ -326,14 +332,16 @@ impl Running {
             }
         };
         cors::mark(&mut response, origin);
-        self.count(source, &response);
+        if let Some(refusal) = response.extensions().get::<Refusal>() {
+            self.count(source, refusal);
+        }
         response
     }
 
     async fn route(&self, request: Request) -> Response {
         let router = TowerToHyperService::new(self.router.clone());
         match timeout(REQUEST, router.call(request)).await {
-            Ok(Ok(response)) => response,
+            Ok(Ok(response)) => spoken(response),
             Ok(Err(never)) => match never {},
             Err(_) => {
                 Refusal::new(Kind::TooSlow, "the request did not come in time").into_response()
@@ -341,11 +349,9 @@ impl Running {
         }
     }
 
-    fn count(&self, source: IpAddr, response: &Response) {
-        if let Some(refusal) = response.extensions().get::<Refusal>() {
-            self.site.tokens.count_refused(refusal.reason());
-            self.site.audit.refused(source, refusal);
-        }
+    fn count(&self, source: IpAddr, refusal: &Refusal) {
+        self.site.tokens.count_refused(refusal.reason());
+        self.site.audit.refused(source, refusal);
     }
 }
 
@@ -357,6 +363,16 @@ fn router(site: &Arc<Site>) -> Router {
         .fallback(dialect::other)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(site))
+}
+
+/// What the router refuses by itself is said like everything else.
+fn spoken(response: Response) -> Response {
+    let is_said = response.extensions().get::<Refusal>().is_some();
+    if response.status().is_client_error() && !is_said {
+        Refusal::malformed("the path is not UTF-8").into_response()
+    } else {
+        response
+    }
 }
 
 async fn wrong_method() -> Refusal {

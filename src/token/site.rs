@@ -29,6 +29,8 @@ const REFUSALS_LOGGED: NonZeroU32 = NonZeroU32::new(10).expect("it is not zero")
 /// The service as it is set up at the moment.
 pub(super) struct Site {
     pub(super) settings: Settings,
+    /// What there is, as `/openapi.json` has it.
+    pub(super) document: Bytes,
     pub(super) limits: Arc<Limits>,
     pub(super) tokens: Arc<Tokens>,
     pub(super) audit: Arc<Audit>,
@@ -80,13 +82,12 @@ impl Site {
     }
 
     fn count(&self, caller: &Caller, wish: &Wish<'_>) -> Result<(), Refusal> {
-        self.limits.tenant(&caller.tenant)?;
-        // Nobody uses up what is somebody else's.
+        // Nobody uses up what is somebody else's: neither another user's, nor what all of a tenant have together.
         let named = wish.user.filter(|_| caller.issues);
-        match named.or(caller.subject.as_deref()) {
-            Some(subject) => self.limits.subject(&caller.tenant, subject),
-            None => Ok(()),
+        if let Some(subject) = named.or(caller.subject.as_deref()) {
+            self.limits.subject(&caller.tenant, subject)?;
         }
+        self.limits.tenant(&caller.tenant)
     }
 }
 

@@ -13,13 +13,18 @@ pub(super) enum Peer {
     Unix,
 }
 
+/// Whether somebody's word for a client's address counts.
+pub(super) fn is_proxy(ip: IpAddr, proxies: &[IpNet]) -> bool {
+    let ip = ip.to_canonical();
+    proxies.iter().any(|net| net.contains(&ip))
+}
+
 /// The client's address. A proxy that is trusted adds, at the end, whom it heard; what stands before is hearsay.
 pub(super) fn address(peer: Peer, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
-    let is_proxy = |ip: IpAddr| proxies.iter().any(|net| net.contains(&ip));
     let mut nearest = match peer {
         Peer::Tcp(ip) => {
             let ip = ip.to_canonical();
-            if !is_proxy(ip) {
+            if !is_proxy(ip, proxies) {
                 return ip;
             }
             ip
@@ -27,15 +32,14 @@ pub(super) fn address(peer: Peer, headers: &HeaderMap, proxies: &[IpNet]) -> IpA
         Peer::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
     };
     let hops = headers.get_all("x-forwarded-for").iter().rev();
-    let hops = hops
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.rsplit(','));
+    // What is no text is an address that nobody can read: what stands before it is not believed for that.
+    let hops = hops.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
     for hop in hops {
         let Ok(ip) = hop.trim().parse::<IpAddr>() else {
             return nearest;
         };
         nearest = ip.to_canonical();
-        if !is_proxy(nearest) {
+        if !is_proxy(nearest, proxies) {
             return nearest;
         }
     }
@@ -44,6 +48,8 @@ pub(super) fn address(peer: Peer, headers: &HeaderMap, proxies: &[IpNet]) -> IpA
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderValue;
+
     use super::*;
 
     #[test]
@@ -67,6 +73,14 @@ mod tests {
             "198.51.100.7, unknown".parse().unwrap(),
         )]);
         let ip = address(Peer::Tcp("10.0.0.1".parse().unwrap()), &broken, &proxies);
+        assert_eq!(ip.to_string(), "10.0.0.1");
+        // Two headers of the client's, to the second of which the proxy adds whom it heard.
+        let mut unreadable = HeaderMap::new();
+        unreadable.append("x-forwarded-for", "203.0.113.1".parse().unwrap());
+        let second = HeaderValue::from_bytes(b"\xff, 198.51.100.7").unwrap();
+        unreadable.append("x-forwarded-for", second);
+        let peer = Peer::Tcp("10.0.0.1".parse().unwrap());
+        let ip = address(peer, &unreadable, &proxies);
         assert_eq!(ip.to_string(), "10.0.0.1");
     }
 }

@@ -303,7 +303,7 @@ fn pages_of_other_origins_get_nothing() {
     );
     assert_eq!(
         reply.header("access-control-allow-methods"),
-        Some("GET, POST")
+        Some("DELETE, GET, POST")
     );
     assert_eq!(reply.header("access-control-max-age"), Some("600"));
 
@@ -356,6 +356,64 @@ fn who_asks_too_often_is_told_when_to_come_back() {
         "too-many-requests",
     );
     service.issue(KEY, &json!({ "user": "dora" })).expect(201);
+}
+
+#[test]
+fn no_user_uses_up_what_a_tenant_has() {
+    let service = Service::start("per_subject = 3\nper_tenant = 10\nper_source = 0");
+    for _ in 0..20 {
+        service.issue(&user("ann"), &json!({}));
+    }
+    service.issue(&user("bob"), &json!({})).expect(201);
+}
+
+#[test]
+fn a_host_has_so_many_connections_and_no_more() {
+    let mut service = Service::start("");
+    let held: Vec<_> = (0..64).map(|_| connect(service.at)).collect();
+    let mut refused = connect(service.at);
+    let mut said = Vec::new();
+    let _ = refused.read_to_end(&mut said);
+    assert!(said.is_empty());
+    let line = service.daemon.log("credential refused");
+    assert_eq!(line["detail"], "too many connections at a time");
+    // Others come in, and so does this one when it has let go of some.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let other: std::net::SocketAddr = "127.0.0.2:0".parse().unwrap();
+    socket.bind(&other.into()).unwrap();
+    socket.connect(&service.at.into()).unwrap();
+    let mut other = std::net::TcpStream::from(socket);
+    other.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = http::request("GET", "/.well-known/relay", &[], b"");
+    http::exchange(&mut other, &request).expect(200);
+    drop(held);
+    let served = (0..100).any(|_| {
+        let mut again = connect(service.at);
+        again.write_all(&request).unwrap();
+        http::read(&mut again).is_some()
+    });
+    assert!(served);
+}
+
+#[test]
+fn what_the_router_refuses_is_a_problem_too() {
+    let mut service = Service::start("per_source = 0");
+    let bad = "/v1/relay/credentials/%ff";
+    problem(&service.ask("DELETE", bad, &[], ""), 400, "malformed");
+    assert_eq!(
+        service.daemon.log("credential refused")["reason"],
+        "malformed"
+    );
+    for (method, path, allowed) in [
+        ("GET", PATH, "POST"),
+        ("DELETE", PATH, "POST"),
+        ("POST", "/openapi.json", "GET,HEAD"),
+        ("PUT", "/v1/relay/credentials/x", "DELETE"),
+    ] {
+        let reply = service.ask(method, path, &[], "");
+        problem(&reply, 405, "method-not-allowed");
+        assert_eq!(reply.header("allow"), Some(allowed), "{method} {path}");
+    }
 }
 
 #[test]
