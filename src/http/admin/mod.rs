@@ -7,8 +7,10 @@
 //! A resource is a file here: what it looks like, its routes, and a line in `router`.
 
 mod ask;
+mod best;
 mod drain;
 mod explain;
+mod filter;
 mod live;
 mod lock;
 mod log_level;
@@ -17,6 +19,7 @@ mod problem;
 mod reload;
 mod revocations;
 mod serve;
+mod session;
 mod sessions;
 mod socket;
 mod status;
@@ -48,9 +51,8 @@ pub use problem::{Mistake, Problem};
 pub use reload::{Affected, AffectedSession, Change, Reload, When};
 pub use revocations::{Pardoned, RevocationList, Revoked};
 pub use serve::{serve_listener, serve_socket};
-pub use sessions::{
-    Binding, Claims, Kicked, Peer, Rate, RefusedRequest, Session, SessionList, Software, user_of,
-};
+pub use session::{Binding, Claims, Peer, Rate, RefusedRequest, Session, Software, user_of};
+pub use sessions::{Kicked, SessionList};
 pub use socket::{Admitted, Socket, SocketFile};
 pub use status::{Certificate, Entry, Ports, Status, Volume, Workers};
 
