@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use support::*;
 use turnd::metrics::CODES;
 use turnd::stun::{Attribute, ErrorCode, Method};
-use turnd::turn::{Event, Redirect, TcpRelay, Transport, Verdict};
+use turnd::turn::{ConnectFailure, Event, Redirect, TcpRelay, Transport, Verdict};
 
 struct Row {
     code: u16,
@@ -128,7 +128,8 @@ const ROWS: &[Row] = &[
         };
         let mut bytes = Vec::new();
         let (server, relays) = (&mut turn.server, &mut turn.relays);
-        let told = server.connected(turn.now, connect, false, relays, &mut bytes);
+        let failed = Err(ConnectFailure::Refused);
+        let told = server.connected(turn.now, connect, failed, relays, &mut bytes);
         let told = told.unwrap();
         Answer { told, bytes }
     }),

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use support::*;
 use turnd::stun::{Attribute, Class, Integrity, Message, Method, Writer};
 use turnd::turn::{
-    Carried, Cause, Connect, ConnectionId, EndReason, Event, OnExpiry, RelayId, TcpRelay,
-    Transport, Verdict,
+    Carried, Cause, Connect, ConnectFailure, ConnectionId, EndReason, Event, OnExpiry, RelayId,
+    TcpRelay, Transport, Verdict,
 };
 
 const CONTROL: &str = "198.51.100.1:1000";
@@ -73,6 +73,7 @@ fn outcome(
     established: bool,
 ) -> Option<(u16, Option<u32>)> {
     let mut bytes = Vec::new();
+    let established = established.then_some(()).ok_or(ConnectFailure::TimedOut);
     let told =
         turn.server
             .connected(turn.now, connect, established, &mut turn.relays, &mut bytes)?;
@@ -389,7 +390,7 @@ fn the_answer_is_signed_as_its_question_was() {
     let wanted = connect(&ann, &mut turn, PEER).unwrap();
     let mut bytes = Vec::new();
     turn.server
-        .connected(turn.now, &wanted, true, &mut turn.relays, &mut bytes);
+        .connected(turn.now, &wanted, Ok(()), &mut turn.relays, &mut bytes);
     let message = Message::parse(&bytes).unwrap();
     assert!(message.has_sha256_integrity() && message.verify(&ann.key()));
     assert_eq!(ann.integrity(), Integrity::Sha256);

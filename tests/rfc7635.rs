@@ -239,7 +239,7 @@ fn a_second_connection_is_bound_with_the_same_token() {
     let mut reply = Vec::new();
     let told = turn
         .server
-        .connected(turn.now, connect, true, &mut turn.relays, &mut reply);
+        .connected(turn.now, connect, Ok(()), &mut turn.relays, &mut reply);
     assert_eq!(told.unwrap().code, 0);
     let message = Message::parse(&reply).unwrap();
     assert!(message.verify(&holder.key()));

@@ -13,7 +13,8 @@ use std::net::IpAddr;
 use support::*;
 use turnd::stun::{Attribute, Method};
 use turnd::turn::{
-    Account, Cause, Closes, EndReason, Fact, Limit, Note, Range, Rebuff, Refusal, SendFailure, Why,
+    Account, Cause, Closes, ConnectFailure, EndReason, Fact, Ground, Limit, Note, Range, Rebuff,
+    Refusal, SendFailure, Why,
 };
 
 fn ip(text: &str) -> IpAddr {
@@ -204,7 +205,11 @@ fn requests_about_an_allocation_that_are_refused_are_noted_with_their_code() {
         .notes
         .iter()
         .map(|note| match note.fact {
-            Fact::Refused { method, code } => (method, code),
+            Fact::Refused {
+                method,
+                code,
+                ground: Ground::Code,
+            } => (method, code),
             other => panic!("{other:?}"),
         })
         .collect();
@@ -431,13 +436,14 @@ fn a_tcp_peer_that_cannot_be_connected_is_noted() {
     turn.server.connected(
         turn.now,
         &connect.unwrap(),
-        false,
+        Err(ConnectFailure::Refused),
         &mut turn.relays,
         &mut reply,
     );
     let failed = Fact::ConnectFailed {
         ip: ip(PEER),
         port: 4000,
+        why: ConnectFailure::Refused,
     };
     note(&only(&turn), |fact| *fact == failed);
 }
@@ -479,6 +485,22 @@ fn a_peer_that_a_policy_closes_is_noted_with_the_rule_of_the_policy() {
     assert_eq!(denied.fact.peer(), Some(ip(PEER)));
     let method = Method::CREATE_PERMISSION;
     note(&account, |fact| {
-        *fact == Fact::Refused { method, code: 403 }
+        *fact
+            == Fact::Refused {
+                method,
+                code: 403,
+                ground: Ground::NewPeers,
+            }
+    });
+    // Without the policy it is no peer in particular.
+    turn.reload(|settings| settings.users.add_secret(issuing()).unwrap());
+    assert_eq!(ann.permit(&mut turn, &["10.1.0.1:1"]), 403);
+    note(&only(&turn), |fact| {
+        *fact
+            == Fact::Refused {
+                method,
+                code: 403,
+                ground: Ground::NoPolicy,
+            }
     });
 }

@@ -4,6 +4,8 @@
 //! [`Finding`]s: each says what is wrong, how it is known, and what to do about it. Where nothing is wrong on this
 //! side, that is said, with the counters, and no cause is made up.
 
+mod network;
+mod noted;
 mod peer;
 mod refused;
 mod session;

@@ -1,10 +1,14 @@
 //! Who was refused, and why.
 
+use std::net::IpAddr;
+
 use super::words::{counted, name, span, times};
 use super::{Finding, rank};
 use crate::stun::Method;
 use crate::turn::{Account, Limit, Rebuff, Refusal, Why};
 
+/// As much of a name as is kept of one who was refused.
+const LONGEST_KEPT: usize = 64;
 /// How far credentials may have expired and still be taken, in seconds.
 const TOLERANCE: u64 = 60;
 
@@ -13,6 +17,7 @@ pub(super) fn findings(refused: &[Rebuff], sessions: &[Account], now: u64) -> Ve
         .iter()
         .map(|one| {
             let words = words(one);
+            let elsewhere = elsewhere(one, sessions);
             let ago = now.saturating_sub(one.last);
             let when = if ago < 2 {
                 "just now".to_owned()
@@ -28,18 +33,21 @@ pub(super) fn findings(refused: &[Rebuff], sessions: &[Account], now: u64) -> Ve
             } = one;
             Finding {
                 cause: words.cause.to_owned(),
-                rank: if is_over(one, sessions, now) {
-                    rank::HARMLESS
-                } else {
-                    rank::REFUSED
+                rank: match elsewhere {
+                    _ if is_over(one, sessions, now) => rank::HARMLESS,
+                    Some(_) => rank::ODD,
+                    None => rank::REFUSED,
                 },
                 session: None,
                 what: format!(
-                    "{} The client at {} was answered {code} to {}, {}, last {when}.",
+                    "{} The client at {} was answered {code} to {}, {}, last {when}.{}",
                     words.what,
                     five_tuple.client,
                     method_word(*method),
-                    times(*count)
+                    times(*count),
+                    elsewhere.map_or_else(String::new, |ip| format!(
+                        " Anybody can give that name: the user has a session from {ip}."
+                    ))
                 ),
                 remedy: words.remedy,
             }
@@ -47,15 +55,54 @@ pub(super) fn findings(refused: &[Rebuff], sessions: &[Account], now: u64) -> Ve
         .collect()
 }
 
-/// Whether the same user has been let in since.
+/// Whether the same user has been let in since, from the same address.
 fn is_over(refused: &Rebuff, sessions: &[Account], now: u64) -> bool {
     sessions.iter().any(|account| {
         let since_end = account.ended.map_or(0, |(_, ago)| ago.as_secs());
-        let began = now.saturating_sub(account.session.age.as_secs() + since_end);
+        let ended = now.saturating_sub(since_end);
+        let began = ended.saturating_sub(account.session.age.as_secs());
+        let since_then = account.ended.is_some() && refused.last >= ended;
         account.session.five_tuple.client.ip() == refused.five_tuple.client.ip()
-            && account.session.username.starts_with(&refused.username)
+            && is_of_one(&refused.username, &account.session.username)
             && began >= refused.last
+            && !since_then
     })
+}
+
+/// Where the user whose name was given has a session, while somebody at another address does not know the password:
+/// anybody can give a name.
+fn elsewhere(refused: &Rebuff, sessions: &[Account]) -> Option<IpAddr> {
+    let proven = !matches!(
+        refused.why,
+        Why::Realm { .. } | Why::UnknownSecret | Why::Login(_)
+    );
+    let clients = sessions
+        .iter()
+        .filter(|account| account.ended.is_none())
+        .filter(|account| is_of_one(&refused.username, &account.session.username))
+        .map(|account| account.session.five_tuple.client.ip());
+    let clients: Vec<IpAddr> = clients.collect();
+    let own = refused.five_tuple.client.ip();
+    let other = *clients.first()?;
+    (!proven && !clients.contains(&own)).then_some(other)
+}
+
+/// Whether two names are of one user. The first may have been cut.
+fn is_of_one(cut: &[u8], name: &[u8]) -> bool {
+    let is_cut = cut.len() < name.len() && name.starts_with(cut) && cut.len() == LONGEST_KEPT;
+    !cut.is_empty() && (is_cut || person(cut) == person(name))
+}
+
+/// The part of a name that is the same in all credentials of a user: what is behind the expiry and before the claims.
+fn person(name: &[u8]) -> &[u8] {
+    let digits = name.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = match name.get(digits) {
+        Some(b':') if digits > 0 => &name[digits + 1..],
+        Some(_) | None => return name,
+    };
+    let tildes = rest.iter().enumerate().filter(|(_, byte)| **byte == b'~');
+    let claims = tildes.map(|(place, _)| place).nth(2);
+    &rest[..claims.unwrap_or(rest.len())]
 }
 
 struct Words {
@@ -280,6 +327,21 @@ fn by_code(user: &str, refused: &Rebuff) -> Words {
             "client_forbidden",
             "The client comes from an address that no client may have (6to4 or Teredo).".to_owned(),
             "It has to come from its real IPv4 or IPv6 address.",
+        ),
+        405 => (
+            "mobility",
+            format!(
+                "`{user}` wants to be able to move to another address (RFC 8016), and that is off."
+            ),
+            "`mobility` under [server] lets clients do that; one that insists on it does not work without.",
+        ),
+        400 if refused.method == Method::CONNECTION_BIND => (
+            "no_connection",
+            format!(
+                "`{user}` claims a connection to a peer that is not there, or is another user's."
+            ),
+            "It came too late (a connection waits for 30 seconds), was claimed already, or the claim comes from another \
+             address than the one that allocated.",
         ),
         420 => (
             "unknown_attribute",

@@ -3,19 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::refused::method_word;
 use super::words::{counted, span, times};
-use super::{Finding, peer, rank};
+use super::{Finding, rank};
 use crate::stun::Method;
 use crate::turn::{
-    Account, Cause, EndReason, Exchange, Fact, Note, Rebuff, RelayProtocol, SendFailure, Strangers,
-    Why,
+    Account, EndReason, Exchange, Fact, Note, Rebuff, RelayProtocol, Strangers, Why,
 };
 
 /// How many packets may go unanswered before it is worth a word.
 const PATIENCE: u32 = 4;
-/// RFC 8656 §9, in seconds.
-const PERMISSION: u32 = 300;
 
 /// What is wrong with a session, or may be; with one peer, if one is named.
 pub(super) fn findings(
@@ -75,8 +71,8 @@ fn place(one: &Exchange) -> String {
 }
 
 /// A session, and whom else was refused.
-struct Story<'a> {
-    account: &'a Account,
+pub(super) struct Story<'a> {
+    pub(super) account: &'a Account,
     refused: &'a [Rebuff],
 }
 
@@ -86,7 +82,7 @@ impl Story<'_> {
     }
 
     /// How long ago a second of the session's life was, in words.
-    fn ago(&self, second: u32) -> String {
+    pub(super) fn ago(&self, second: u32) -> String {
         let since_end = self.account.ended.map_or(Duration::ZERO, |(_, ago)| ago);
         let ago = u64::from(self.age().saturating_sub(second)) + since_end.as_secs();
         format!("{} ago", span(ago))
@@ -97,13 +93,40 @@ impl Story<'_> {
         self.account.exchanges.iter().any(|one| one.heard > 0)
     }
 
-    fn rank(&self, rank: u8) -> u8 {
+    pub(super) fn rank(&self, rank: u8) -> u8 {
         if self.works() { rank::HARMLESS } else { rank }
     }
 
-    fn heard_from(&self, peer: IpAddr) -> bool {
+    pub(super) fn heard_from(&self, peer: IpAddr) -> bool {
         let mut exchanges = self.account.exchanges.iter();
         exchanges.any(|one| one.peer == peer && one.heard > 0)
+    }
+
+    /// A rank, unless the peer may be reached by a permission or a channel that lives: then that is over.
+    pub(super) fn unless_permitted(&self, peer: IpAddr, rank: u8) -> u8 {
+        let mut exchanges = self.account.exchanges.iter();
+        if exchanges.any(|one| one.peer == peer && one.left.is_ok()) {
+            rank::HARMLESS
+        } else {
+            rank
+        }
+    }
+
+    /// Whether a channel of this number lives.
+    pub(super) fn is_bound(&self, number: u16) -> bool {
+        let mut exchanges = self.account.exchanges.iter();
+        exchanges
+            .any(|one| one.left.is_ok() && one.channel.is_some_and(|(_, bound)| bound == number))
+    }
+
+    /// Whether a reload has closed the peer since it was let in for the last time.
+    pub(super) fn is_closed(&self, peer: IpAddr) -> bool {
+        let last = |is: &dyn Fn(&Fact) -> bool| {
+            let mut notes = self.account.notes.iter();
+            notes.rposition(|note| is(&note.fact))
+        };
+        let closed = last(&|fact| *fact == Fact::Closed { ip: peer });
+        closed.is_some() && closed > last(&|fact| fact.permits(peer))
     }
 
     /// Why it ended, unless the client wanted it to.
@@ -179,267 +202,6 @@ impl Story<'_> {
         finding("ended_expired", rank::ENDED, what, remedy)
     }
 
-    fn note(&self, note: &Note) -> Option<Finding> {
-        let last = self.ago(note.last);
-        let often = times(note.count);
-        match note.fact {
-            Fact::Permitted { .. } | Fact::Bound { .. } | Fact::Moved { .. } => None,
-            Fact::Denied { ip, port, rule } => {
-                let words = peer::closed(ip, rule);
-                let what = format!(
-                    "The peer {} was refused (403) {often}, last {last}: {}{}.",
-                    SocketAddr::new(ip, port),
-                    words.what,
-                    self.policy()
-                );
-                let rank = self.rank(rank::CLOSED_PEER);
-                Some(finding("peer_closed", rank, what, words.remedy))
-            }
-            Fact::Closed { ip } => Some(finding(
-                "peer_closed_by_reload",
-                rank::PERMISSION,
-                format!("{ip} was open to this session, until a reload {last} closed it."),
-                "See `deny` and `allow` under [peers].",
-            )),
-            Fact::FromPeerExpired { ip } => Some(self.permission_expired(ip, note)),
-            Fact::ToPeerUnpermitted { ip } => Some(finding(
-                "no_permission",
-                self.rank(rank::PERMISSION),
-                format!(
-                    "The client sent to {ip} {often}, last {last}, without a permission for it: all of it was dropped."
-                ),
-                "The client must ask for the permission (CreatePermission) before it sends, and again before 5 minutes \
-                 are over.",
-            )),
-            Fact::NoChannel { number } => Some(finding(
-                "no_channel",
-                self.rank(rank::PERMISSION),
-                format!(
-                    "The client sent {} through the channel 0x{number:04x}, which is not bound or has expired, last \
-                     {last}: all of it was dropped.",
-                    counted(note.count.into(), "packet")
-                ),
-                "A channel lasts 10 minutes: the client must bind it again before that (ChannelBind).",
-            )),
-            Fact::Dropped { cause } => Some(self.dropped(cause, note)),
-            Fact::Icmp {
-                ip,
-                port,
-                kind,
-                code,
-            } => Some(self.unreachable(ip, port, (kind, code), note)),
-            Fact::SendFailed { ip, why } => Some(self.not_sent(ip, why, note)),
-            Fact::ConnectFailed { ip, port } => Some(finding(
-                "connect_failed",
-                self.rank(rank::UNREACHABLE),
-                format!(
-                    "The peer {} could not be connected to (447), {often}, last {last}: it refused, or did not answer \
-                     in time.",
-                    SocketAddr::new(ip, port)
-                ),
-                "Look whether it listens on that port, and whether a firewall lets the relay's address in; `nc -vz` \
-                 from this host tells which of the two it is. `connect_timeout` under [tcp_relay] says how long is waited.",
-            )),
-            Fact::Refused { method, code } => Some(self.refused(method, code, note)),
-        }
-    }
-
-    /// By which rules peers are judged, if by other than everybody's.
-    fn policy(&self) -> String {
-        let issued = self.account.session.issued();
-        let policy = issued.and_then(|issued| issued.claims.policy);
-        policy.map_or_else(String::new, |name| {
-            format!(" (judged by the policy `{name}` of `policies` under [peers], which its credential names)")
-        })
-    }
-
-    fn permission_expired(&self, ip: IpAddr, note: &Note) -> Finding {
-        let mut notes = self.account.notes.iter();
-        let permitted = notes.rfind(|note| note.fact.permits(ip));
-        let dropped = counted(note.count.into(), "packet");
-        let what = match permitted {
-            Some(permitted) => format!(
-                "The permission for {ip} expired {}: the client asked for it {}, the last time {}, and stopped. Since \
-                 then {dropped} from that peer {} dropped.",
-                self.ago(permitted.last.saturating_add(PERMISSION)),
-                times(permitted.count),
-                self.ago(permitted.last),
-                if note.count == 1 { "was" } else { "were" },
-            ),
-            None => format!(
-                "The permission for {ip} has expired, and {dropped} from that peer were dropped since."
-            ),
-        };
-        let live = self
-            .account
-            .exchanges
-            .iter()
-            .any(|one| one.peer == ip && one.left.is_ok());
-        let rank = if live {
-            rank::HARMLESS
-        } else {
-            rank::PERMISSION
-        };
-        finding(
-            "permission_expired",
-            rank,
-            what,
-            "A permission lasts 5 minutes: the client must ask again before that (CreatePermission, or ChannelBind of a \
-             channel to that peer). Look for a client that slept, or that forgets to.",
-        )
-    }
-
-    fn dropped(&self, cause: Cause, note: &Note) -> Finding {
-        const LIMITS: &str = "under [limits] says how much; what a credential claims (b) may be less. A client that \
-                              heeds congestion sends less after a while; one that does not needs more, or sends too much.";
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "what is noted, and what may come to be"
-        )]
-        let (said, remedy) = match cause {
-            Cause::Bandwidth => (
-                "it is above what one allocation may relay",
-                format!("`bandwidth_per_allocation` {LIMITS}"),
-            ),
-            Cause::UserBandwidth => (
-                "it is above what the allocations of its user may relay together",
-                format!("`bandwidth_per_user` {LIMITS}"),
-            ),
-            Cause::TenantBandwidth => (
-                "it is above what the users of its tenant may relay together",
-                format!("`bandwidth_per_tenant` {LIMITS}"),
-            ),
-            Cause::TotalBandwidth => (
-                "it is above what everybody may relay together",
-                format!("`bandwidth_total` {LIMITS}"),
-            ),
-            Cause::ClientAway => (
-                "the client's connection is closed, and it has not come back yet",
-                "It has a ticket with which it may (RFC 8016); if it does not, the session ends with its lifetime."
-                    .to_owned(),
-            ),
-            _ => (cause.label(), "See turn_dropped_packets_total.".to_owned()),
-        };
-        let what = format!(
-            "{} dropped, last {}: {said}.",
-            match note.count {
-                1 => "1 packet was".to_owned(),
-                count => format!("{count} packets were"),
-            },
-            self.ago(note.last)
-        );
-        finding(cause.label(), rank::ODD, what, remedy)
-    }
-
-    fn unreachable(&self, ip: IpAddr, port: u16, (kind, code): (u8, u8), note: &Note) -> Finding {
-        let (cause, said, remedy) = icmp_words(ip, kind, code);
-        let peer = match port {
-            0 => ip.to_string(),
-            _ => SocketAddr::new(ip, port).to_string(),
-        };
-        let rank = if self.heard_from(ip) {
-            rank::HARMLESS
-        } else {
-            self.rank(rank::UNREACHABLE)
-        };
-        let what = format!(
-            "What was sent to {peer} came back as undeliverable: {said} (ICMP type {kind}, code {code}), {}, last {}.",
-            times(note.count),
-            self.ago(note.last)
-        );
-        finding(cause, rank, what, remedy)
-    }
-
-    fn not_sent(&self, ip: IpAddr, why: SendFailure, note: &Note) -> Finding {
-        let family = if ip.is_ipv6() { "IPv6" } else { "IPv4" };
-        let (cause, said, remedy) = match why {
-            SendFailure::NoRoute => (
-                "no_route",
-                format!("this host has no {family} route there"),
-                "`ip route get ADDRESS` on this host shows what is missing. If it has no such network at all, name no \
-                 address of that family under [relay] addresses.",
-            ),
-            SendFailure::TooBig => (
-                "too_big",
-                "the packets are longer than the path takes, and must not be fragmented".to_owned(),
-                "The client has to send smaller packets: below 1200 bytes all go through.",
-            ),
-            SendFailure::Forbidden => (
-                "firewall",
-                "a firewall of this host forbids it".to_owned(),
-                "Look at the output rules of this host (`nft list ruleset`), for UDP from the relay's ports.",
-            ),
-            SendFailure::Other => (
-                "send_failed",
-                "the kernel refused it".to_owned(),
-                "`turn_socket_errors_total` on the metrics page says more.",
-            ),
-        };
-        let what = format!(
-            "What was meant for {ip} could not be sent: {said}; {}, last {}.",
-            times(note.count),
-            self.ago(note.last)
-        );
-        finding(cause, self.rank(rank::UNREACHABLE), what, remedy)
-    }
-
-    fn refused(&self, method: Method, code: u16, note: &Note) -> Finding {
-        let (said, remedy) = match (code, method) {
-            (486, _) => (
-                "it has as many connections or peers as it may have",
-                "See [tcp_relay] and [limits].",
-            ),
-            (508, Method::CREATE_PERMISSION) => (
-                "it has as many permissions as it may have",
-                "`permissions` under [limits] says how many. The client names more peers than calls need.",
-            ),
-            (508, Method::CHANNEL_BIND) => (
-                "it has as many channels or permissions as it may have",
-                "`channels` and `permissions` under [limits] say how many.",
-            ),
-            (443, _) => (
-                "the peer is of another address family than the relay",
-                "The client has to ask for a relay of that family, too, and the server needs one under [relay].",
-            ),
-            (437, Method::ALLOCATE) => (
-                "the client has an allocation already",
-                "It has to use another port, or the one it has.",
-            ),
-            (403, Method::CONNECT) => (
-                "the port is one that clients may not connect to",
-                "Ports below 1024 have to be named in `low_ports` under [tcp_relay].",
-            ),
-            (403, _) => (
-                "it names more new peers in a minute than it may, or its credential names a policy that is no more",
-                "See `new_peers_per_allocation` and `new_peers_per_user` under [limits], and `policies` under [peers].",
-            ),
-            (446, _) => (
-                "there is a connection to that peer already",
-                "The client has to use that one.",
-            ),
-            (400, Method::CHANNEL_BIND) => (
-                "the number is out of range or leads to another peer, or the peer has another number",
-                "A number stays bound for 10 minutes, and free for no other peer for 5 more. Clients of RFC 5766 may use \
-                 more numbers with `rfc5766_channels` under [server].",
-            ),
-            (420, _) => (
-                "it has an attribute that must be understood and is not",
-                "The client uses an extension that this server does not know.",
-            ),
-            _ => (
-                "it contradicts itself or lacks something",
-                "The client is broken: capture its packets and look at the attributes.",
-            ),
-        };
-        let what = format!(
-            "{} was answered {code} {}, last {}: {said}.",
-            method_word(method),
-            times(note.count),
-            self.ago(note.last)
-        );
-        finding("request_refused", self.rank(rank::REQUEST), what, remedy)
-    }
-
     /// A peer that never answered.
     fn silent(&self, one: &Exchange) -> Option<Finding> {
         // Why it is silent may be known already.
@@ -469,13 +231,13 @@ impl Story<'_> {
                 "answers_from_elsewhere",
                 self.rank(rank::SILENT_PEER - 1),
                 format!(
-                    "The peer {sent} But {} came from {from}, which has no permission: most likely the peer sends from \
-                     there.",
+                    "The peer {sent} But {} came from addresses without a permission, the last from {from}: that may be \
+                     where the peer sends from.",
                     counted(count.into(), "packet")
                 ),
-                "The peer has another address than it said: a NAT in front of it, or a second interface. Its server- or \
-                 peer-reflexive candidate has to reach the client (signalling), so that the client asks for a \
-                 permission for it."
+                "If that is the peer, it has another address than it said: a NAT in front of it, or a second interface. \
+                 Its server- or peer-reflexive candidate has to reach the client (signalling), so that the client asks \
+                 for a permission for it. If nobody knows that address: any port of the internet gets such packets."
                     .to_owned(),
             ));
         }
@@ -538,60 +300,12 @@ impl Story<'_> {
     }
 }
 
-/// What an ICMP error says, and what to do about it.
-fn icmp_words(ip: IpAddr, kind: u8, code: u8) -> (&'static str, &'static str, &'static str) {
-    let port = (
-        "port_unreachable",
-        "the host is there, and nothing listens on that port",
-        "The peer's program has ended or uses another port; its candidate is old.",
-    );
-    let host = (
-        "host_unreachable",
-        "a router could not find the host",
-        "The peer is off, or has left that network; look at its address, and at the routes of this host.",
-    );
-    let net = (
-        "net_unreachable",
-        "there is no route to that network",
-        "`ip route get ADDRESS` on this host shows where the way ends; a relay without IPv6 must not offer any.",
-    );
-    let filtered = (
-        "filtered",
-        "a firewall on the way forbids it, and says so",
-        "Let UDP in there from the relay's address and ports.",
-    );
-    let too_big = (
-        "too_big",
-        "the packets are longer than the path takes",
-        "The client has to send smaller packets: below 1200 bytes all go through.",
-    );
-    let on_the_way = (
-        "undeliverable",
-        "it got lost on the way",
-        "Routes between here and there go in circles, or a router drops it: `traceroute` shows where.",
-    );
-    if ip.is_ipv4() {
-        match (kind, code) {
-            (3, 3) => port,
-            (3, 4) => too_big,
-            (3, 0 | 6 | 11) => net,
-            (3, 9 | 10 | 13) => filtered,
-            (3, _) => host,
-            _ => on_the_way,
-        }
-    } else {
-        match (kind, code) {
-            (1, 4) => port,
-            (2, _) => too_big,
-            (1, 0) => net,
-            (1, 1 | 5 | 6) => filtered,
-            (1, _) => host,
-            _ => on_the_way,
-        }
-    }
-}
-
-fn finding(cause: &str, rank: u8, what: impl Into<String>, remedy: impl Into<String>) -> Finding {
+pub(super) fn finding(
+    cause: &str,
+    rank: u8,
+    what: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Finding {
     Finding {
         cause: cause.to_owned(),
         rank,

@@ -38,7 +38,7 @@ use super::moved::PATHS;
 use super::outbox::Counted;
 use super::tcp_relay::PeerConnection;
 use crate::metrics::Cells;
-use crate::turn::{Client, Connect, FiveTuple, Path, Transport};
+use crate::turn::{Client, Connect, ConnectFailure, FiveTuple, Path, Transport};
 
 /// A connection without an allocation is closed after this long (A31).
 const WITHOUT_ALLOCATION: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ pub(super) enum StreamEvent {
     /// The same, of a ConnectionBind: the connection says nothing more until it is told what became of it.
     Bind(Path, Bytes, oneshot::Sender<Option<PeerConnection>>),
     /// An attempt to connect to a peer is over, well or not.
-    Connected(Box<Connect>, Option<std::net::TcpStream>),
+    Connected(Box<Connect>, Result<std::net::TcpStream, ConnectFailure>),
     /// A TLS handshake ended, well or not.
     Handshake(bool),
     /// The connection is gone.

@@ -31,7 +31,7 @@ use super::outbox::Body;
 use super::stream::StreamEvent;
 use super::worker::Worker;
 use crate::metrics::SocketError;
-use crate::turn::{Cause, Connect, Now, RelayId};
+use crate::turn::{Cause, Connect, ConnectFailure, Now, RelayId};
 
 /// Connections that are taken from one relay in a row.
 const ACCEPTS: usize = 16;
@@ -88,9 +88,17 @@ impl Worker<'_> {
     }
 
     /// Takes in what became of it.
-    pub(super) fn connected(&mut self, now: Now, connect: &Connect, stream: Option<TcpStream>) {
+    pub(super) fn connected(
+        &mut self,
+        now: Now,
+        connect: &Connect,
+        outcome: Result<TcpStream, ConnectFailure>,
+    ) {
         let start = self.outbox.replies.len();
-        let established = stream.is_some();
+        let (stream, established) = match outcome {
+            Ok(stream) => (Some(stream), Ok(())),
+            Err(why) => (None, Err(why)),
+        };
         self.sockets.connections.connected(connect.id);
         self.sockets.connections.take_in_hand(stream);
         let reply = self.server.connected(
@@ -117,16 +125,16 @@ async fn attempt(
     way: Option<(SocketAddr, SocketAddr)>,
     to_worker: mpsc::Sender<StreamEvent>,
 ) {
-    let stream = match way {
-        Some((from, to)) => establish(from, to, connect.timeout).await.ok(),
-        None => None,
+    let outcome = match way {
+        Some((from, to)) => establish(from, to, connect.timeout).await.map_err(failure),
+        None => Err(ConnectFailure::NoRoute),
     };
-    if stream.is_none() {
+    if outcome.is_err() {
         sleep_until(Instant::from_std(now.instant) + connect.failure_after).await;
     }
     // An error means that the worker has ended.
     let _ = to_worker
-        .send(StreamEvent::Connected(Box::new(connect), stream))
+        .send(StreamEvent::Connected(Box::new(connect), outcome))
         .await;
 }
 
@@ -137,4 +145,22 @@ async fn establish(from: SocketAddr, to: SocketAddr, within: Duration) -> io::Re
     bound.bind(&from.into())?;
     let bound = TcpSocket::from_std_stream(bound.into());
     timeout(within, bound.connect(to)).await??.into_std()
+}
+
+/// For those who run the server; the client is told nothing of it.
+fn failure(error: io::Error) -> ConnectFailure {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the standard library's kinds are open"
+    )]
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+            ConnectFailure::Refused
+        }
+        io::ErrorKind::TimedOut => ConnectFailure::TimedOut,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            ConnectFailure::NoRoute
+        }
+        _ => ConnectFailure::Other,
+    }
 }

@@ -339,7 +339,7 @@ impl Worker<'_> {
                 // Should the client have gone meanwhile, the peer's connection goes, too.
                 let _ = decided.send(claimed);
             }
-            StreamEvent::Connected(connect, stream) => self.connected(now, &connect, stream),
+            StreamEvent::Connected(connect, outcome) => self.connected(now, &connect, outcome),
             StreamEvent::Handshake(ok) => self.cells.handshakes.count(ok),
             StreamEvent::Closed(path) => {
                 if let Some(client) = self.streams.closed(path) {

@@ -211,8 +211,11 @@ impl Server {
         let Some(allocation) = self.allocation_by(request) else {
             return false;
         };
-        let code = reject.code().0;
-        let fact = denied.unwrap_or(Fact::Refused { method, code });
+        let fact = denied.unwrap_or(Fact::Refused {
+            method,
+            code: reject.code().0,
+            ground: reject.ground(),
+        });
         allocation.note(fact, request.now.instant);
         true
     }

@@ -20,7 +20,7 @@ use super::relay::random;
 use super::request::Request;
 use super::response::{Deferred, Reject, Success};
 use super::server::Server;
-use super::trail::Fact;
+use super::trail::{ConnectFailure, Fact};
 use super::{
     Addressee, Cause, Claimant, Client, Connect, ConnectionId, Event, Family, Now, RelayId, Relays,
     Reply, TcpRelay,
@@ -84,13 +84,13 @@ impl Server {
     /// Takes in what became of an [`Event::Connect`]. If the client still waits for it, an answer is appended to
     /// `reply`.
     ///
-    /// An `established` connection is in the plane's hand: if the machine has any use for it, it is offered
+    /// An established connection is in the plane's hand: if the machine has any use for it, it is offered
     /// ([`Relays::offer`]).
     pub fn connected(
         &mut self,
         now: Now,
         connect: &Connect,
-        established: bool,
+        established: Result<(), ConnectFailure>,
         relays: &mut impl Relays,
         reply: &mut Vec<u8>,
     ) -> Option<Reply> {
@@ -106,16 +106,16 @@ impl Server {
         let owner = allocation.owner.number(&self.quotas);
         let rules = self.settings.tcp_relay.as_ref();
         let judged = policy.judge(connect.peer, relays);
-        if !established {
+        if let Err(why) = established {
             let (ip, port) = (connect.peer.ip(), connect.peer.port());
-            allocation.note(Fact::ConnectFailed { ip, port }, now.instant);
+            allocation.note(Fact::ConnectFailed { ip, port, why }, now.instant);
         }
         let outcome = match (established, judged, rules) {
-            (false, _, _) => Err(Reject::ConnectionFailed),
+            (Err(_), _, _) => Err(Reject::ConnectionFailed),
             // Closed by a reload meanwhile.
-            (true, Err(forbidden), _) => Err(forbidden),
-            (true, Ok(()), None) => Err(Reject::Forbidden),
-            (true, Ok(()), Some(rules)) => {
+            (Ok(()), Err(forbidden), _) => Err(forbidden),
+            (Ok(()), Ok(()), None) => Err(Reject::Forbidden),
+            (Ok(()), Ok(()), Some(rules)) => {
                 let addressee = Addressee {
                     relay: connect.relay,
                     client: allocation.client,

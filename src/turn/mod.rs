@@ -93,7 +93,7 @@ pub use settings::{
 pub use software::{Dialect, Software};
 pub use tenant::{Door, Tenant, Tenants};
 pub use ticket::TicketKey;
-pub use trail::{Fact, Note, SendFailure, Strangers};
+pub use trail::{ConnectFailure, Fact, Ground, Note, SendFailure, Strangers};
 pub use username::{BadClaims, Claims, Issued, escape, is_plain, unescape};
 pub use verdict::{Cause, Head, Refusal, Reply, Verdict};
 

@@ -53,7 +53,7 @@ impl Allocation {
     /// Counts the peers that are new to the allocation, if there may be so many.
     ///
     /// # Errors
-    /// [`Reject::Forbidden`]: browsers take anything else on a permission for the end of the allocation.
+    /// [`Reject::NewPeers`], a 403: browsers take anything else on a permission for the end of the allocation.
     pub(super) fn meet(
         &self,
         peers: impl Iterator<Item = IpAddr>,
@@ -71,7 +71,7 @@ impl Allocation {
             return Ok(());
         }
         self.claim.reject(Limit::NewPeers);
-        Err(Reject::Forbidden)
+        Err(Reject::NewPeers)
     }
 }
 

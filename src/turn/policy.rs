@@ -24,10 +24,10 @@ impl<'a> Policy<'a> {
     /// Judges a peer that a client names.
     ///
     /// # Errors
-    /// [`Reject::Forbidden`]
+    /// [`Reject::Forbidden`], or [`Reject::NoPolicy`].
     pub(super) fn judge(self, peer: SocketAddr, relays: &impl Relays) -> Result<(), Reject> {
         if self.is_nobody() {
-            return Err(Reject::Forbidden);
+            return Err(Reject::NoPolicy);
         }
         let mut all = self.all();
         all.try_for_each(|peers| peers.judge(peer, relays))

@@ -9,6 +9,7 @@ use crate::stun::{ErrorCode, Method};
 
 use super::authenticate::{Denial, User};
 use super::keys::NEVER;
+use super::prefix::subscriber;
 use super::request::Request;
 use super::response::Reject;
 use super::server::Server;
@@ -107,6 +108,8 @@ impl Server {
             Reject::TryAlternate(_) => return,
             Reject::BadRequest
             | Reject::Forbidden
+            | Reject::NewPeers
+            | Reject::NoPolicy
             | Reject::MobilityForbidden
             | Reject::UnknownAttributes
             | Reject::AllocationMismatch
@@ -187,8 +190,8 @@ impl Refusals {
                 refused.count = known.count.saturating_add(1);
             }
         } else {
-            let client = refused.five_tuple.client.ip();
-            let is_theirs = |known: &Rebuff| known.five_tuple.client.ip() == client;
+            let whose = subscriber(refused.five_tuple.client.ip());
+            let is_theirs = |known: &Rebuff| subscriber(known.five_tuple.client.ip()) == whose;
             let theirs = self.0.iter().filter(|known| is_theirs(known)).count();
             if theirs >= MOST_OF_ONE
                 && let Some(oldest) = self.0.iter().position(is_theirs)
@@ -219,7 +222,7 @@ fn cut(text: &[u8]) -> Box<[u8]> {
 
 /// Of one machine.
 const MOST: usize = 256;
-/// Of one client address.
+/// Of one client address, or one /64.
 const MOST_OF_ONE: usize = 16;
 const LONGEST_NAME: usize = 64;
 
@@ -270,6 +273,20 @@ mod tests {
                 prop_assert!(theirs.count() <= MOST_OF_ONE);
             }
         }
+    }
+
+    /// Whoever has one address of IPv6 has a great many.
+    #[test]
+    fn one_network_of_ipv6_cannot_push_out_the_others() {
+        let mut list = Refusals::default();
+        list.add(refused(7, 0, 0));
+        for number in 0..10_000u64 {
+            let mut one = refused(8, 0, number);
+            let ip = (0x2001_0db8u128 << 96) + u128::from(number);
+            one.five_tuple.client.set_ip(IpAddr::V6(ip.into()));
+            list.add(one);
+        }
+        assert_eq!(list.0.len(), 1 + MOST_OF_ONE);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::offer::Offer;
 use super::redirect::Alternate;
 use super::request::Request;
 use super::ticket::SealedTicket;
+use super::trail::Ground;
 use super::{Client, ConnectionId, Family, Refusal, Reply, ReservationToken, Transport};
 
 /// A request that was carried out.
@@ -53,6 +54,10 @@ pub(super) enum Reject {
     BadRequest,
     /// 403
     Forbidden,
+    /// 403, for more peers in a minute than there may be.
+    NewPeers,
+    /// 403, for a credential whose policy is not there.
+    NoPolicy,
     /// 405
     MobilityForbidden,
     /// 420, with what the request has of unknown attributes.
@@ -82,7 +87,7 @@ impl Reject {
         match self {
             Self::TryAlternate(_) => ErrorCode::TRY_ALTERNATE,
             Self::BadRequest => ErrorCode::BAD_REQUEST,
-            Self::Forbidden => ErrorCode::FORBIDDEN,
+            Self::Forbidden | Self::NewPeers | Self::NoPolicy => ErrorCode::FORBIDDEN,
             Self::MobilityForbidden => ErrorCode::MOBILITY_FORBIDDEN,
             Self::UnknownAttributes => ErrorCode::UNKNOWN_ATTRIBUTE,
             Self::AllocationMismatch => ErrorCode::ALLOCATION_MISMATCH,
@@ -94,6 +99,28 @@ impl Reject {
             Self::ConnectionFailed => ErrorCode::CONNECTION_TIMEOUT_OR_FAILURE,
             Self::Quota => ErrorCode::ALLOCATION_QUOTA_REACHED,
             Self::Capacity => ErrorCode::INSUFFICIENT_CAPACITY,
+        }
+    }
+
+    /// What the code does not say.
+    pub(super) fn ground(self) -> Ground {
+        match self {
+            Self::NewPeers => Ground::NewPeers,
+            Self::NoPolicy => Ground::NoPolicy,
+            Self::TryAlternate(_)
+            | Self::BadRequest
+            | Self::Forbidden
+            | Self::MobilityForbidden
+            | Self::UnknownAttributes
+            | Self::AllocationMismatch
+            | Self::AddressFamily
+            | Self::WrongCredentials
+            | Self::TransportProtocol
+            | Self::PeerFamily
+            | Self::ConnectionExists
+            | Self::ConnectionFailed
+            | Self::Quota
+            | Self::Capacity => Ground::Code,
         }
     }
 }

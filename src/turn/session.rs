@@ -144,7 +144,7 @@ pub struct Refused {
 impl Refused {
     fn last(notes: &[Note]) -> Option<Self> {
         notes.iter().rev().find_map(|note| {
-            let (method, peer, code) = if let Fact::Refused { method, code } = note.fact {
+            let (method, peer, code) = if let Fact::Refused { method, code, .. } = note.fact {
                 (Some(method), None, code)
             } else if let Fact::Denied { ip, .. } = note.fact {
                 (None, Some(ip), ErrorCode::FORBIDDEN.0)

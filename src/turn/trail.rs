@@ -43,6 +43,8 @@ pub enum Fact {
         method: Method,
         /// The error code.
         code: u16,
+        /// Which of several reasons that share the code.
+        ground: Ground,
     },
     /// Data for a peer without a permission, or whose permission has expired, were dropped.
     ToPeerUnpermitted {
@@ -88,6 +90,8 @@ pub enum Fact {
         ip: IpAddr,
         /// and port.
         port: u16,
+        /// Why not: the client is not told.
+        why: ConnectFailure,
     },
     /// Other settings have closed a peer that was open.
     Closed {
@@ -141,6 +145,32 @@ labels! {
         Forbidden = "forbidden",
         /// Anything else.
         Other = "other",
+    }
+}
+
+labels! {
+    /// Why a peer could not be connected to.
+    ConnectFailure {
+        /// It, or a firewall before it, said no.
+        Refused = "refused",
+        /// It said nothing.
+        TimedOut = "timed_out",
+        /// There is no way to it from here.
+        NoRoute = "no_route",
+        /// Anything else.
+        Other = "other",
+    }
+}
+
+labels! {
+    /// Which of several reasons with one error code it was that a request was refused for.
+    Ground {
+        /// The code says it.
+        Code = "code",
+        /// More peers in a minute than there may be (403).
+        NewPeers = "new_peers",
+        /// The policy that the credential names is not there (403).
+        NoPolicy = "no_policy",
     }
 }
 

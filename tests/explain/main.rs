@@ -6,7 +6,7 @@ mod process;
 #[path = "../wire/mod.rs"]
 mod wire;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -258,11 +258,12 @@ fn a_peer_that_never_answers() {
         elsewhere.send_to(b"here I am", relayed).unwrap();
     }
     let from = elsewhere.local_addr().unwrap();
-    let part = format!("But 3 packets came from {from}, which has no permission");
+    let part =
+        format!("But 3 packets came from addresses without a permission, the last from {from}");
     let told = poll(&daemon, &part);
     says(
         &first(&told),
-        &[&part, "most likely the peer sends from there"],
+        &[&part, "that may be where the peer sends from"],
     );
 
     // Once it answers, nothing is wrong.
@@ -276,8 +277,12 @@ fn a_peer_that_never_answers() {
 
 /// Asks until it is said.
 fn poll(daemon: &Daemon, part: &str) -> String {
+    poll_for(daemon, USER, part)
+}
+
+fn poll_for(daemon: &Daemon, user: &str, part: &str) -> String {
     for _ in 0..200 {
-        let told = explain(daemon, &["--user", USER]);
+        let told = explain(daemon, &["--user", user]);
         if told.contains(part) {
             return told;
         }
@@ -312,13 +317,10 @@ fn a_port_where_nobody_listens() {
 /// In an hour that takes a minute: the clocks of the server run sixty times as fast.
 #[test]
 fn a_permission_that_expires_while_the_peer_still_sends() {
-    let Some(library) = faketime() else { return };
-    let mut start = start("[peers]\nallow = ['127.0.0.0/8']");
-    start
-        .command
-        .env("LD_PRELOAD", library)
-        .env("FAKETIME", "+0 x60");
-    let daemon = start.ready();
+    let Some(library) = faketime() else {
+        return;
+    };
+    let daemon = hasty("", library);
     let mut client = Client::udp(daemon.udp);
     let relayed = client.allocate();
     let other = peer("127.0.0.2");
@@ -356,6 +358,16 @@ fn a_permission_that_expires_while_the_peer_still_sends() {
             "Clients have to send Refresh before the lifetime in the answer is over",
         ],
     );
+}
+
+/// A server that relays to loopback peers, and whose clocks run sixty times as fast.
+fn hasty(more: &str, library: String) -> Daemon {
+    let mut start = start(&format!("[peers]\nallow = ['127.0.0.0/8']\n{more}"));
+    start
+        .command
+        .env("LD_PRELOAD", library)
+        .env("FAKETIME", "+0 x60");
+    start.ready()
 }
 
 /// The library that bends time, if it is there.
@@ -411,5 +423,135 @@ fn what_ends_is_remembered_and_an_unknown_session_is_said_to_be_unknown() {
     says(
         &explain(&daemon, &["0000000000000007"]),
         &["Nothing is known of that"],
+    );
+}
+
+/// Its call ends, and it gets no other.
+#[test]
+fn a_user_who_is_revoked() {
+    let daemon = server("[revocation]\nenabled = true");
+    let (name, password) = mint(&format!("{}:ann", unix_now() + 600));
+    let mut client = Client::udp(daemon.udp).with_credentials(&name, &password);
+    client.allocate();
+    let revoked = Command::new(env!("CARGO_BIN_EXE_turnd"))
+        .args(["revoke", "--user", "ann", "--config"])
+        .arg(daemon.place.0.join("turnd.toml"))
+        .output()
+        .unwrap();
+    assert!(revoked.status.success(), "{revoked:?}");
+    let told = poll_for(&daemon, "ann", "The session ended");
+    says(
+        &first(&told),
+        &[
+            " ago: its credential, its user or its tenant was revoked.",
+            "needs a new credential",
+        ],
+    );
+    let mut again = Client::udp(daemon.udp).with_credentials(&name, &password);
+    refused(&mut again);
+    says(
+        &first(&explain(&daemon, &["--user", "ann"])),
+        &[
+            &format!("The credential `{name}`, its user or its tenant has been revoked."),
+            "was answered 401 to Allocate, once",
+            "log of revocations",
+        ],
+    );
+}
+
+/// The kernel of this host will not send: to everybody at once, and what no datagram can hold.
+#[test]
+fn what_cannot_be_sent() {
+    let (daemon, mut client, _) = call();
+    let all: SocketAddr = "127.255.255.255:9".parse().unwrap();
+    assert_eq!(client.permit(all).code(), 0);
+    for _ in 0..3 {
+        client.send_indication(all, b"who is there?");
+    }
+    let told = poll(&daemon, "could not be sent");
+    says(
+        &first(&told),
+        &[
+            "What was meant for 127.255.255.255 could not be sent: this host forbids it;",
+            "`nft list ruleset`",
+            "a broadcast address",
+        ],
+    );
+
+    let (daemon, _, _) = call();
+    let mut client = Client::tcp(daemon.udp);
+    client.allocate();
+    let mute = peer("127.0.0.2").local_addr().unwrap();
+    assert_eq!(client.bind(0x4000, mute).code(), 0);
+    client.send_channel(0x4000, &[7; 65_530]);
+    let told = poll(&daemon, "could not be sent");
+    says(
+        &told,
+        &[
+            "What was meant for 127.0.0.2 could not be sent: the packets are longer than the path takes",
+            "smaller packets",
+        ],
+    );
+}
+
+#[test]
+fn too_many_new_peers() {
+    let daemon = server("[peers]\nallow = ['127.0.0.0/8']\n[limits]\nnew_peers_per_allocation = 1");
+    let mut client = Client::udp(daemon.udp);
+    client.allocate();
+    for (peer, code) in [("127.0.0.2:9", 0), ("127.0.0.3:9", 403)] {
+        assert_eq!(client.permit(peer.parse().unwrap()).code(), code);
+    }
+    let told = explain(&daemon, &["--user", USER]);
+    says(
+        &first(&told),
+        &[
+            "CreatePermission was answered 403 once",
+            "it names more new peers in a minute than it may",
+            "`new_peers_per_allocation`",
+        ],
+    );
+}
+
+/// The client is told the same of both, and no sooner of one than of the other.
+#[test]
+fn a_tcp_peer_that_refuses_and_one_that_says_nothing() {
+    let Some(library) = faketime() else {
+        return;
+    };
+    let daemon = hasty("[tcp_relay]\nenabled = true", library);
+    let gone = TcpListener::bind("127.0.0.2:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    // A listener whose queue is full does not answer.
+    let full = TcpListener::bind("127.0.0.3:0").unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let full_at = full.local_addr().unwrap();
+    let waiting: Vec<_> = (0..3)
+        .map_while(|_| TcpStream::connect_timeout(&full_at, Duration::from_millis(300)).ok())
+        .collect();
+    assert!(waiting.len() < 3, "the queue is never full");
+
+    let mut client = Client::tcp(daemon.udp);
+    let answer = client.request(turnd::stun::Method::ALLOCATE, |writer| {
+        writer.u8(turnd::stun::Attribute::REQUESTED_TRANSPORT, 6);
+    });
+    assert_eq!(answer.code(), 0);
+    for peer in [gone, full_at] {
+        let answer = client.request(turnd::stun::Method::CONNECT, |writer| {
+            writer.xor_address(turnd::stun::Attribute::XOR_PEER_ADDRESS, peer);
+        });
+        assert_eq!(answer.code(), 447);
+    }
+    let told = explain(&daemon, &["--user", USER]);
+    says(
+        &told,
+        &[
+            &format!("The peer {gone} could not be connected to (447), once, last "),
+            "it, or a firewall before it, refused",
+            &format!("The peer {full_at} could not be connected to (447), once, last "),
+            "it did not answer in time",
+        ],
     );
 }
