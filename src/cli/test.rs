@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use turnd::config::{self, Host, Loaded, SecretFile, Sources};
@@ -36,8 +38,10 @@ URLs: turn:HOST[:PORT][?transport=udp|tcp], turns: for TLS (with ?transport=udp:
 An IPv6 address stands in brackets. Each address family that the host has is tested.
 
 Exit codes:
-  0 every URL works   1 one does not   2 wrong command line   78 bad configuration";
+  0 every URL works   1 one does not   2 wrong command line   78 bad configuration   130 interrupted";
 
+/// What a shell says of who was ended by Ctrl-C.
+const INTERRUPTED: u8 = 130;
 /// Whom credentials are for, if nobody is named.
 const NOBODY: &str = "turnd-test";
 
@@ -107,6 +111,7 @@ impl Test {
         if targets.is_empty() {
             return fail("error: there is no listener that could be tested from here");
         }
+        let (stop, stopped) = watch::channel(false);
         let plan = Plan {
             access,
             trust,
@@ -114,11 +119,12 @@ impl Test {
             count: self.count,
             timeout: self.timeout,
             unix: host.unix,
+            stop: stopped,
         };
-        self.test(&plan, &targets)
+        self.test(&plan, &targets, stop)
     }
 
-    fn test(&self, plan: &Plan, targets: &[Target]) -> ExitCode {
+    fn test(&self, plan: &Plan, targets: &[Target], stop: watch::Sender<bool>) -> ExitCode {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build();
@@ -128,9 +134,10 @@ impl Test {
         };
         let paint = Paint(style());
         let mut screen = Screen::new(paint, !self.json, plan.count);
-        let report = runtime.block_on(probe::run(plan, targets, &mut |progress| {
-            screen.show(progress);
-        }));
+        let report = runtime.block_on(async {
+            tokio::spawn(heed_signals(stop));
+            probe::run(plan, targets, &mut |progress| screen.show(progress)).await
+        });
         screen.bar.finish_and_clear();
         // A name server that never answers may still be waited for by the system's resolver.
         runtime.shutdown_background();
@@ -141,7 +148,9 @@ impl Test {
         } else {
             print(&format!("\n{}", paint.verdict(&report)));
         }
-        if report.ok {
+        if report.is_stopped() {
+            ExitCode::from(INTERRUPTED)
+        } else if report.ok {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -242,6 +251,26 @@ fn target(listen: &Listen, locals: &[IpAddr]) -> Target {
     Target {
         url,
         any_name: true,
+    }
+}
+
+/// Says once that no more is to be tried, so that relays are given back; who asks twice does not want to wait for that.
+async fn heed_signals(stop: watch::Sender<bool>) {
+    let heeded = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    let [Ok(mut interrupt), Ok(mut terminate)] = heeded else {
+        // Then they end the process, as they do without this.
+        return;
+    };
+    for is_first in [true, false] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if is_first {
+            let _ = stop.send(true);
+        } else {
+            std::process::exit(INTERRUPTED.into());
+        }
     }
 }
 

@@ -66,6 +66,22 @@ pub(super) fn advice(fault: &Fault, scene: &Scene<'_>) -> String {
             "Browsers send packets of up to {size} bytes and do not make them smaller. Look for a tunnel or a VPN \
              on the way, and for a firewall that drops ICMP \"fragmentation needed\" (\"packet too big\")."
         ),
+        Fault::OtherFamily(_) => "A translator between IPv4 and IPv6 (NAT64) on the way does that. If there is none, the \
+            server is wrong about the address of its clients, and they will have no use for it."
+            .to_owned(),
+        Fault::Unroutable(_) => "The server is reached by a wider address than its relays have, so only peers next to it \
+            get through. Behind a NAT, name the public address: `external` under [relay] in turnd, external-ip in \
+            coturn."
+            .to_owned(),
+        Fault::OtherAddress(_) => "Peers see another address than the one that the relay is said to have. A NAT before \
+            the server must map every relay port to the same port outside; and is the public address right (`external` \
+            under [relay], external-ip in coturn)?"
+            .to_owned(),
+        Fault::Unheard => "Relays may not talk to each other here, so a socket of this host was to be the peer. Either \
+            the relay ports (49152-65535 by default) are not open for UDP at the server, or a firewall around this host \
+            stops UDP to such ports. Compare with a test from another network."
+            .to_owned(),
+        Fault::Stopped => "What was tried so far stands above.".to_owned(),
         Fault::OutOfTime => "What was tried so far took too long: see the times above, or give more by --timeout."
             .to_owned(),
     }
@@ -189,8 +205,11 @@ fn login(suspicion: &Suspicion) -> String {
 fn refusal(code: u16, scene: &Scene<'_>) -> String {
     match (code, scene.step) {
         (403, Name::Permission | Name::Channels) => "Its relays may not talk to its own network, which is a good rule \
-            and no fault; what goes through them is not tested therefore. turnd lets its own relays talk to each \
-            other; coturn denies loopback addresses and what denied-peer-ip says."
+            and no fault; then this host is the peer instead. turnd lets its own relays talk to each other; coturn \
+            denies loopback addresses and what denied-peer-ip says."
+            .to_owned(),
+        (403, Name::PlainPeer) => "Nor may they talk to this host, so what goes through them was not tested. Compare \
+            with a test from another network."
             .to_owned(),
         (401, Name::Binding) => "It tells only those their address who have a credential, which no browser shows for \
             that (secure-stun in coturn)."
@@ -273,6 +292,7 @@ mod tests {
         use Distrust::{Expired, Issuer, Name as OtherName, NotYet};
         use Name::*;
         let text = String::new;
+        let here = || SocketAddr::from(([127, 0, 0, 1], 9));
         let certificate = |doubt| Fault::Certificate(vec![doubt]);
         let cases = [
             (
@@ -313,7 +333,12 @@ mod tests {
                 "More than half",
             ),
             (Fault::TooSmall(1200), PacketSize, "VPN"),
+            (Fault::OtherFamily(here()), Binding, "NAT64"),
+            (Fault::Unroutable(here()), Allocate, "external-ip"),
+            (Fault::OtherAddress(here()), Indications, "same port"),
+            (Fault::Unheard, PlainPeer, "another network"),
             (Fault::OutOfTime, RoundTrip, "--timeout"),
+            (Fault::Stopped, RoundTrip, "so far"),
         ];
         for (fault, step, word) in cases {
             let advice = of(&fault, step, UDP);

@@ -140,7 +140,7 @@ impl Trust {
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
             )) => doubts.push(Distrust::NotYet),
-            Err(other) => doubts.push(Distrust::Other(other.to_string())),
+            Err(other) => doubts.push(Distrust::Other(tame(&other.to_string()))),
         }
     }
 }
@@ -182,8 +182,13 @@ fn host(name: &GeneralName) -> Option<String> {
 /// Text of strangers, fit for a terminal.
 pub(super) fn tame(text: &str) -> String {
     const LONGEST: usize = 200;
-    let fit = text.chars().filter(|letter| !letter.is_control());
-    fit.take(LONGEST).collect()
+    let fit = |letter: &char| !letter.is_control() && !turns(*letter);
+    text.chars().filter(fit).take(LONGEST).collect()
+}
+
+/// Characters that are not seen themselves, and change how what is around them looks.
+fn turns(letter: char) -> bool {
+    matches!(letter, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

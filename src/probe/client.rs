@@ -18,6 +18,8 @@ use super::link::Link;
 
 /// When a request over UDP is first repeated; the wait doubles each time (RFC 8489 §6.2.1).
 const FIRST_REPEAT: Duration = Duration::from_millis(250);
+/// PASSWORD-ALGORITHMS of a server that means it: there are two, of four bytes.
+const LONGEST_LIST: usize = 256;
 /// The bits before a nonce that mean something (RFC 8489 §9.2).
 const NONCE_COOKIE: &[u8] = b"obMatJos2";
 
@@ -94,7 +96,7 @@ impl Client {
         let mut writer = Writer::new(&mut request, Class::Request, method, id);
         fill(&mut writer);
         writer.finish();
-        self.exchange(&request, id).await
+        self.exchange(&request, method, id).await
     }
 
     /// Asks with the credential that was given to [`Client::log_in`].
@@ -138,13 +140,17 @@ impl Client {
         let id = fresh_id();
         let login = self.login.as_ref().expect("only who has logged in asks so");
         let request = login.request(method, id, fill);
-        let answer = self.exchange(&request, id).await?;
-        let login = self.login.as_ref().expect("it is not taken away");
-        let message = answer.message();
-        if message.class() == Class::Success && !message.verify(&login.key) {
+        let answer = self.exchange(&request, method, id).await?;
+        if answer.message().class() == Class::Success && !self.signed(&answer) {
             return Err(Fault::Unsigned);
         }
         Ok(answer)
+    }
+
+    /// Whether an answer is signed with the password.
+    pub(super) fn signed(&self, answer: &Answer) -> bool {
+        let login = self.login.as_ref();
+        login.is_some_and(|login| answer.message().verify(&login.key))
     }
 
     /// Remembers what it will take to be believed.
@@ -174,7 +180,12 @@ impl Client {
         });
     }
 
-    async fn exchange(&mut self, request: &[u8], id: TransactionId) -> Result<Answer, Fault> {
+    async fn exchange(
+        &mut self,
+        request: &[u8],
+        method: Method,
+        id: TransactionId,
+    ) -> Result<Answer, Fault> {
         let end = Instant::now() + self.patience;
         let mut wait = FIRST_REPEAT;
         let mut tries = 0;
@@ -190,7 +201,7 @@ impl Client {
             wait *= 2;
             while let Some(bytes) = self.link.receive(until).await? {
                 let answers = Message::parse(&bytes).is_ok_and(|message| {
-                    message.transaction_id() == id
+                    (message.transaction_id(), message.method()) == (id, method)
                         && matches!(message.class(), Class::Success | Class::Error)
                 });
                 if answers {
@@ -295,6 +306,9 @@ impl Challenge {
             return Err(Fault::Garbled("a challenge without realm and nonce"));
         };
         let text = |value: Option<Result<&[u8], _>>| value.and_then(Result::ok).map(<[u8]>::to_vec);
+        if message.password_algorithms().map_or(0, <[u8]>::len) > LONGEST_LIST {
+            return Err(Fault::Garbled("more password algorithms than there are"));
+        }
         Ok(Self {
             realm: realm.to_vec(),
             nonce: nonce.to_vec(),

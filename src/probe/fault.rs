@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
+use super::certificate::tame;
 use crate::stun::ErrorCode;
 
 /// Why a step did not do what it should.
@@ -47,8 +49,18 @@ pub enum Fault {
     },
     /// Packets of this size do not come through, though browsers send such.
     TooSmall(usize),
+    /// The server sees an address of the other family.
+    OtherFamily(SocketAddr),
+    /// Fewer can reach the relay than can reach the server.
+    Unroutable(SocketAddr),
+    /// What a peer sends is said to come from here, which is not the peer's address.
+    OtherAddress(SocketAddr),
+    /// What a plain socket sends to a relay does not come.
+    Unheard,
     /// The time for this URL is up.
     OutOfTime,
+    /// Whoever wanted to know has seen enough.
+    Stopped,
 }
 
 /// Why a certificate is not to be believed.
@@ -106,9 +118,7 @@ impl Fault {
 
     /// The error that an answer carries.
     pub(super) fn of_code(code: ErrorCode, phrase: &str) -> Self {
-        // What a server says may hold anything; people are shown a line of text.
-        let phrase = phrase.chars().filter(|letter| !letter.is_control());
-        Self::Error(code.0, phrase.collect())
+        Self::Error(code.0, tame(phrase))
     }
 
     /// A word for programs; it does not change.
@@ -131,7 +141,12 @@ impl Fault {
             Self::SentInCircles => "redirect",
             Self::Lost { .. } => "lost",
             Self::TooSmall(_) => "packet-size",
+            Self::OtherFamily(_) => "other-family",
+            Self::Unroutable(_) => "unroutable",
+            Self::OtherAddress(_) => "other-address",
+            Self::Unheard => "unheard",
             Self::OutOfTime => "out-of-time",
+            Self::Stopped => "stopped",
         }
     }
 
@@ -154,7 +169,12 @@ impl Fault {
             | Self::OpenRelay
             | Self::Lost { .. }
             | Self::TooSmall(_)
-            | Self::OutOfTime => None,
+            | Self::OtherFamily(_)
+            | Self::Unroutable(_)
+            | Self::OtherAddress(_)
+            | Self::Unheard
+            | Self::OutOfTime
+            | Self::Stopped => None,
         }
     }
 }
@@ -185,7 +205,19 @@ impl fmt::Display for Fault {
             Self::SentInCircles => f.write_str("300 Try Alternate, again and again"),
             Self::Lost { sent, came } => write!(f, "{came} of {sent} packets came"),
             Self::TooSmall(size) => write!(f, "packets of {size} bytes do not come through"),
+            Self::OtherFamily(seen) => write!(f, "{seen}, which is of the other family"),
+            Self::Unroutable(relay) => write!(f, "peers elsewhere cannot reach {}", relay.ip()),
+            Self::OtherAddress(seen) => {
+                write!(
+                    f,
+                    "what comes is said to come from {seen}, which is not the peer"
+                )
+            }
+            Self::Unheard => {
+                f.write_str("what a socket of this host sends to the relay does not come")
+            }
             Self::OutOfTime => f.write_str("the time is up"),
+            Self::Stopped => f.write_str("stopped before the end"),
         }
     }
 }

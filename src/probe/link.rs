@@ -1,13 +1,11 @@
 //! The way to a server, over each transport: whole messages out and in.
 
 mod dtls;
+mod seen;
 pub(super) mod tls;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use rustix::net::sockopt::{
-    Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery, set_ip_mtu_discover, set_ipv6_mtu_discover,
-};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UdpSocket};
@@ -17,6 +15,7 @@ use crate::stun::Kind;
 use crate::stun::framing::{Frame, next_frame};
 
 use super::certificate::Trust;
+use super::ends::dont_fragment;
 use super::fault::Fault;
 use super::report::Session;
 use super::url::Transport;
@@ -154,22 +153,7 @@ impl Link {
             Way::Dtls(association) => association.socket(),
             Way::Stream(_) => return,
         };
-        // A kernel that cannot do it sends them anyhow; then more seems to come through than does elsewhere.
-        let _ = if socket.local_addr().is_ok_and(|local| local.is_ipv4()) {
-            let how = if whole {
-                Ipv4PathMtuDiscovery::PROBE
-            } else {
-                Ipv4PathMtuDiscovery::WANT
-            };
-            set_ip_mtu_discover(socket, how)
-        } else {
-            let how = if whole {
-                Ipv6PathMtuDiscovery::PROBE
-            } else {
-                Ipv6PathMtuDiscovery::WANT
-            };
-            set_ipv6_mtu_discover(socket, how)
-        };
+        dont_fragment(socket, whole);
     }
 }
 

@@ -1,6 +1,7 @@
-//! What goes through relays: permissions, indications, channels; and how well.
+//! What goes through relays, by indications and channels; and how well.
 //!
-//! There are two relays, the near one and the far one, or one that talks to itself.
+//! What comes is believed if it has a tag that was made up here, and counts once: a server that repeats what it gets,
+//! or sends it back where it came from, does not relay.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,17 +10,9 @@ use rand::TryRng as _;
 use rand::rngs::SysRng;
 use tokio::time::Instant;
 
-use crate::stun::{Attribute, ChannelNumber, Method};
-
-use super::client::{Client, Data};
+use super::ends::{End, Ends, Far, Way};
 use super::fault::Fault;
 use super::report::Facts;
-
-/// The channel that both clients bind to the relay of the other.
-pub(super) const CHANNEL: ChannelNumber = match ChannelNumber::new(0x4000) {
-    Some(number) => number,
-    None => unreachable!(),
-};
 
 /// How often something is sent that may get lost.
 const TRIES: u32 = 4;
@@ -41,83 +34,73 @@ const WINDOW: u32 = 64;
 const BURST: Duration = Duration::from_secs(1);
 const LONGEST_BURST: u32 = 5000;
 
-/// A relay and its client.
-pub(super) struct Relay {
-    pub(super) client: Client,
-    pub(super) address: SocketAddr,
-}
-
-/// Where something came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    Near,
-    Far,
-}
-
-/// Lets each relay hear the other.
-pub(super) async fn permit(relays: &mut [Relay]) -> Result<(), Fault> {
-    for (client, peer) in pairs(relays) {
-        let permission = client.ask(Method::CREATE_PERMISSION, |writer| {
-            writer.xor_address(Attribute::XOR_PEER_ADDRESS, peer);
-        });
-        permission.await?;
-    }
-    Ok(())
-}
-
-/// Binds a channel at each relay, to the other.
-pub(super) async fn bind(relays: &mut [Relay]) -> Result<(), Fault> {
-    for (client, peer) in pairs(relays) {
-        let binding = client.ask(Method::CHANNEL_BIND, |writer| {
-            writer.u16(Attribute::CHANNEL_NUMBER, CHANNEL.get());
-            writer.xor_address(Attribute::XOR_PEER_ADDRESS, peer);
-        });
-        binding.await?;
-    }
-    Ok(())
-}
-
-/// Sends something by indications, both ways; tells whether what must not be cut comes, too.
-pub(super) async fn indications(relays: &mut [Relay]) -> Result<bool, Fault> {
+/// Sends something by indications, both ways.
+pub(super) async fn indications(ends: &mut Ends) -> Result<Indications, Fault> {
+    let mut seen = Indications::default();
     for from in [End::Near, End::Far] {
-        if !indication(relays, from, false).await? {
+        let Some(peer) = indication(ends, from, false).await? else {
             return Err(Fault::Lost {
                 sent: TRIES,
                 came: 0,
             });
-        }
+        };
+        let told = ends.address(from);
+        seen.other_address = peer.filter(|peer| *peer != told).or(seen.other_address);
     }
-    indication(relays, End::Near, true).await
+    seen.dont_fragment = indication(ends, End::Near, true).await?.is_some();
+    Ok(seen)
 }
 
-async fn indication(relays: &mut [Relay], from: End, dont_fragment: bool) -> Result<bool, Fault> {
-    let (to, alone) = (from.other(), relays.len() == 1);
+/// What was seen of indications.
+#[derive(Debug, Default)]
+pub(super) struct Indications {
+    /// Whether packets that must not be cut came, too.
+    pub(super) dont_fragment: bool,
+    /// Where data said that they came from, if that is not where they came from.
+    pub(super) other_address: Option<SocketAddr>,
+}
+
+/// Sends something from an end until it comes out at the other: whom it says it is from, if it says that.
+async fn indication(
+    ends: &mut Ends,
+    from: End,
+    dont_fragment: bool,
+) -> Result<Option<Option<SocketAddr>>, Fault> {
     let packet = Packet::new(SIZE_OF_SOUND);
     for _ in 0..TRIES {
-        let Some((client, peer)) = pairs(relays).nth(from.index(alone)) else {
-            return Ok(false);
-        };
-        client
-            .send_indication(peer, &packet.bytes(0), dont_fragment)
-            .await?;
+        ends.indicate(from, &packet.bytes(0), dont_fragment).await?;
         let until = Instant::now() + EACH;
-        while let Some((end, data)) = arrival(relays, until).await? {
-            let (Data::Indication(_, bytes) | Data::Channel(_, bytes)) = data;
-            if packet.number(&bytes).is_some() && (alone || end == to) {
-                return Ok(true);
+        while let Some(came) = ends.arrival(until).await? {
+            if packet.number(&came.bytes).is_none() || came.end != ends.opposite(from) {
+                continue;
+            }
+            match came.way {
+                Way::Indication(peer) => return Ok(Some(Some(peer))),
+                Way::Plain => return Ok(Some(None)),
+                Way::Channel | Way::Astray => {}
             }
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
-/// Sends packets to the far client, which sends them back, at the pace of a call.
+/// Has a plain socket send to the near relay: the address that it is heard from, which is its own from then on.
+pub(super) async fn meet(ends: &mut Ends) -> Result<Option<SocketAddr>, Fault> {
+    let heard = indication(ends, End::Far, false).await?.flatten();
+    if let (Some(seen), Far::Plain(_, address)) = (heard, &mut ends.far) {
+        *address = seen;
+    }
+    Ok(heard)
+}
+
+/// Sends packets to the far end, which answers each of them, at the pace of a call.
 pub(super) async fn round_trip(
-    relays: &mut [Relay],
+    ends: &mut Ends,
     count: u32,
     mut progress: impl FnMut(u32),
 ) -> Result<Facts, Fault> {
-    let packet = Packet::new(SIZE_OF_SOUND);
+    let there = Packet::new(SIZE_OF_SOUND);
+    let back = there.answers(ends);
     let mut sent_at: Vec<Instant> = Vec::new();
     let mut times: Vec<Option<Duration>> = vec![None; count as usize];
     let mut received = 0;
@@ -127,10 +110,7 @@ pub(super) async fn round_trip(
         if !all_sent && Instant::now() >= next {
             let number = u32::try_from(sent_at.len()).unwrap_or(u32::MAX);
             sent_at.push(Instant::now());
-            relays[0]
-                .client
-                .send_channel(CHANNEL, &packet.bytes(number))
-                .await?;
+            ends.send(End::Near, &there.bytes(number)).await?;
             next += if sent_at.len() == times.len() {
                 STRAGGLERS
             } else {
@@ -138,14 +118,17 @@ pub(super) async fn round_trip(
             };
             continue;
         }
-        match arrival(relays, next).await? {
+        match ends.arrival(next).await? {
             None if all_sent => break,
             None => {}
-            Some((End::Far, Data::Channel(_, bytes))) if packet.number(&bytes).is_some() => {
-                relays[1].client.send_channel(CHANNEL, &bytes).await?;
+            Some(came) if !came.is_direct() => {}
+            Some(came) if came.end == End::Far => {
+                if let Some(number) = there.number(&came.bytes) {
+                    ends.send(End::Far, &back.bytes(number)).await?;
+                }
             }
-            Some((End::Near, Data::Channel(_, bytes))) => {
-                let number = packet.number(&bytes).map(|number| number as usize);
+            Some(came) => {
+                let number = back.number(&came.bytes).map(|number| number as usize);
                 if let Some(number) = number
                     && let (Some(sent), Some(time)) = (sent_at.get(number), times.get_mut(number))
                     && time.is_none()
@@ -155,7 +138,6 @@ pub(super) async fn round_trip(
                     progress(received);
                 }
             }
-            Some((End::Far, Data::Channel(..)) | (_, Data::Indication(..))) => {}
         }
     }
     statistics(count, &times)
@@ -193,58 +175,42 @@ fn statistics(sent: u32, times: &[Option<Duration>]) -> Result<Facts, Fault> {
 }
 
 /// The largest packet that goes there and back in one piece, as far as it can be told from here.
-pub(super) async fn packet_size(relays: &mut [Relay]) -> Result<usize, Fault> {
-    for relay in &*relays {
-        relay.client.link.dont_fragment(true);
-    }
+pub(super) async fn packet_size(ends: &mut Ends) -> Result<usize, Fault> {
+    ends.dont_fragment(true);
     let mut largest = 0;
     for size in SIZES {
-        if !returns(relays, size).await? {
+        if !returns(ends, size).await? {
             break;
         }
         largest = size;
     }
-    for relay in &*relays {
-        relay.client.link.dont_fragment(false);
-    }
+    ends.dont_fragment(false);
     if largest < SIZE_OF_VIDEO {
         return Err(Fault::TooSmall(SIZE_OF_VIDEO));
     }
     Ok(largest)
 }
 
-async fn returns(relays: &mut [Relay], size: usize) -> Result<bool, Fault> {
-    let packet = Packet::new(size);
+async fn returns(ends: &mut Ends, size: usize) -> Result<bool, Fault> {
+    let there = Packet::new(size);
+    let back = there.answers(ends);
     for _ in 0..TRIES {
         // The kernel refuses what does not fit into the network next to us.
-        if relays[0]
-            .client
-            .send_channel(CHANNEL, &packet.bytes(0))
-            .await
-            .is_err()
-        {
+        if ends.send(End::Near, &there.bytes(0)).await.is_err() {
             return Ok(false);
         }
         let until = Instant::now() + EACH;
-        while let Some((end, data)) = arrival(relays, until).await? {
-            let Data::Channel(_, bytes) = data else {
-                continue;
-            };
-            if packet.number(&bytes).is_none() {
-                continue;
-            }
-            match end {
-                End::Near => return Ok(bytes.len() == size),
-                End::Far
-                    if relays[1]
-                        .client
-                        .send_channel(CHANNEL, &bytes)
-                        .await
-                        .is_err() =>
-                {
-                    return Ok(false);
+        while let Some(came) = ends.arrival(until).await? {
+            let is_whole = came.bytes.len() == size;
+            match came.end {
+                _ if !came.is_direct() => {}
+                End::Near if back.number(&came.bytes).is_some() => return Ok(is_whole),
+                End::Far if is_whole && there.number(&came.bytes).is_some() => {
+                    if ends.send(End::Far, &back.bytes(0)).await.is_err() {
+                        return Ok(false);
+                    }
                 }
-                End::Far => {}
+                End::Near | End::Far => {}
             }
         }
     }
@@ -252,18 +218,19 @@ async fn returns(relays: &mut [Relay], size: usize) -> Result<bool, Fault> {
 }
 
 /// Sends as much as comes out at the other end, for a second.
-pub(super) async fn throughput(relays: &mut [Relay]) -> Result<Facts, Fault> {
+pub(super) async fn throughput(ends: &mut Ends) -> Result<Facts, Fault> {
     let packet = Packet::new(SIZE_OF_VIDEO);
+    let goal = ends.opposite(End::Near);
     let begun = Instant::now();
     let (mut last, end) = (begun, begun + BURST);
-    let (mut sent, mut received, mut on_the_way) = (0, 0, 0);
+    let (mut sent, mut on_the_way) = (0, 0);
+    // Each counts once, however often it comes.
+    let mut came = vec![false; LONGEST_BURST as usize];
+    let mut received = 0;
     loop {
         let over = Instant::now() >= end || sent == LONGEST_BURST;
         if !over && on_the_way < WINDOW {
-            relays[0]
-                .client
-                .send_channel(CHANNEL, &packet.bytes(sent))
-                .await?;
+            ends.send(End::Near, &packet.bytes(sent)).await?;
             sent += 1;
             on_the_way += 1;
             continue;
@@ -271,15 +238,20 @@ pub(super) async fn throughput(relays: &mut [Relay]) -> Result<Facts, Fault> {
         if over && on_the_way == 0 {
             break;
         }
-        match arrival(relays, Instant::now() + EACH).await? {
-            Some((_, Data::Channel(_, bytes))) if packet.number(&bytes).is_some() => {
-                received += 1;
-                on_the_way = on_the_way.saturating_sub(1);
-                last = Instant::now();
+        match ends.arrival(Instant::now() + EACH).await? {
+            Some(one) if one.end == goal && one.is_direct() => {
+                let number = packet.number(&one.bytes).filter(|number| *number < sent);
+                let place = number.and_then(|number| came.get_mut(number as usize));
+                if let Some(false) = place.map(|place| std::mem::replace(place, true)) {
+                    received += 1;
+                    on_the_way = on_the_way.saturating_sub(1);
+                    last = Instant::now();
+                }
             }
-            Some(_) => {}
-            // What is still on its way is lost.
+            // What is still on its way is lost; so is all of it where something else comes without end.
             None => on_the_way = 0,
+            Some(_) if Instant::now() >= end + STRAGGLERS => on_the_way = 0,
+            Some(_) => {}
         }
     }
     if received * 2 < sent {
@@ -299,39 +271,6 @@ pub(super) async fn throughput(relays: &mut [Relay]) -> Result<Facts, Fault> {
     })
 }
 
-/// Each client with the relay that it is to talk to.
-fn pairs(relays: &mut [Relay]) -> impl Iterator<Item = (&mut Client, SocketAddr)> {
-    let mut peers: Vec<SocketAddr> = relays.iter().map(|relay| relay.address).collect();
-    peers.reverse();
-    relays.iter_mut().map(|relay| &mut relay.client).zip(peers)
-}
-
-/// The next data at either end, or nothing until then.
-async fn arrival(relays: &mut [Relay], until: Instant) -> Result<Option<(End, Data)>, Fault> {
-    let (end, data) = match relays {
-        [near, far, ..] => tokio::select! {
-            data = near.client.data(until) => (End::Near, data?),
-            data = far.client.data(until) => (End::Far, data?),
-        },
-        [only] => (End::Near, only.client.data(until).await?),
-        [] => return Ok(None),
-    };
-    Ok(data.map(|data| (end, data)))
-}
-
-impl End {
-    fn other(self) -> Self {
-        match self {
-            Self::Near => Self::Far,
-            Self::Far => Self::Near,
-        }
-    }
-
-    fn index(self, alone: bool) -> usize {
-        usize::from(self == Self::Far && !alone)
-    }
-}
-
 /// Packets of one kind: a tag that nobody else uses, a number, and zeros.
 struct Packet {
     tag: [u8; TAG],
@@ -345,6 +284,16 @@ impl Packet {
             .try_fill_bytes(&mut tag)
             .expect("the kernel gives random bytes");
         Self { tag, size }
+    }
+
+    /// What the far end answers with, that nothing but the far end can have sent; a relay that talks to itself has the
+    /// packets themselves.
+    fn answers(&self, ends: &Ends) -> Self {
+        if ends.is_alone() {
+            let Self { tag, size } = *self;
+            return Self { tag, size };
+        }
+        Self::new(self.size)
     }
 
     fn bytes(&self, number: u32) -> Vec<u8> {

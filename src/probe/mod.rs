@@ -2,19 +2,20 @@
 //!
 //! ```text
 //!  url ─▶ addresses ─▶ visit ──▶ client ─▶ link (UDP, TCP, TLS, DTLS)
-//!                        │  └──▶ measure
+//!                        │  └──▶ measure ─▶ ends
 //!                        ▼
 //!               fault ─▶ advice ─▶ report ─▶ show, JSON
 //! ```
 //!
 //! It does what browsers do, one step after the other, and tells of each what came of it; whatever fails is told
 //! with the remedy. It speaks to any server, not only to this one. Every wait is bounded, and so is what is kept;
-//! relays are given back, also when the time is up. A credential is never shown, nor sent to a server whose certificate is
+//! relays are given back, also when the time is up or somebody stops it. A credential is never shown, nor sent to a server whose certificate is
 //! not to be believed.
 
 mod advice;
 mod certificate;
 mod client;
+mod ends;
 mod fault;
 mod link;
 mod measure;
@@ -27,6 +28,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::lookup_host;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use zeroize::Zeroizing;
 
@@ -60,6 +62,8 @@ pub struct Plan {
     pub timeout: Duration,
     /// What time it is, in seconds since 1970.
     pub unix: i64,
+    /// Becomes true when no more is to be tried; relays are given back then.
+    pub stop: watch::Receiver<bool>,
 }
 
 /// How to log in.
@@ -126,6 +130,9 @@ pub async fn run(plan: &Plan, targets: &[Target], watch: Watch<'_>) -> Report {
     let mut outcomes = Vec::new();
     for target in targets {
         outcomes.push(plan.visit(target, watch).await);
+        if *plan.stop.borrow() {
+            break;
+        }
     }
     Report::new(outcomes)
 }
@@ -136,6 +143,15 @@ impl Plan {
         (self.timeout / 4).clamp(Duration::from_millis(500), Duration::from_secs(5))
     }
 
+    /// Ends when no more is to be tried.
+    async fn stopped(&self) {
+        let mut stop = self.stop.clone();
+        if stop.wait_for(|stop| *stop).await.is_err() {
+            // There is nobody who could say so.
+            std::future::pending().await
+        }
+    }
+
     async fn visit(&self, target: &Target, watch: Watch<'_>) -> Outcome {
         let Target { url, any_name } = target;
         watch(Progress::Url(url));
@@ -144,7 +160,7 @@ impl Plan {
         let addresses = match &url.host {
             Host::Address(ip) => vec![*ip],
             Host::Name(name) => {
-                let (step, addresses) = look_up(url, name, end).await;
+                let (step, addresses) = self.look_up(url, name, end).await;
                 watch(Progress::End(&step));
                 steps.push(step);
                 addresses
@@ -153,6 +169,9 @@ impl Plan {
         let mut servers = Vec::new();
         let chosen = one_of_each_family(&addresses);
         for (number, ip) in chosen.iter().enumerate() {
+            if *self.stop.borrow() {
+                break;
+            }
             let door = Door {
                 address: SocketAddr::new(*ip, url.port),
                 transport: url.transport,
@@ -177,41 +196,47 @@ impl Plan {
             servers,
         }
     }
-}
 
-async fn look_up(url: &Url, name: &str, end: Instant) -> (Step, Vec<IpAddr>) {
-    let begun = Instant::now();
-    let fault = match timeout_at(end, lookup_host((name, url.port))).await {
-        Ok(Ok(found)) => {
-            let mut addresses: Vec<IpAddr> = Vec::new();
-            for address in found.take(MOST_ADDRESSES) {
-                if !addresses.contains(&address.ip()) {
-                    addresses.push(address.ip());
+    async fn look_up(&self, url: &Url, name: &str, end: Instant) -> (Step, Vec<IpAddr>) {
+        let begun = Instant::now();
+        let found = tokio::select! {
+            biased;
+            () = self.stopped() => Err(Fault::Stopped),
+            found = timeout_at(end, lookup_host((name, url.port))) => Ok(found),
+        };
+        let fault = match found {
+            Err(stopped) => stopped,
+            Ok(Ok(Ok(found))) => {
+                let mut addresses: Vec<IpAddr> = Vec::new();
+                for address in found.take(MOST_ADDRESSES) {
+                    if !addresses.contains(&address.ip()) {
+                        addresses.push(address.ip());
+                    }
                 }
+                if !addresses.is_empty() {
+                    let facts = Facts::Addresses {
+                        addresses: addresses.clone(),
+                    };
+                    return (
+                        Step::done(Name::Resolve, milliseconds(begun), facts),
+                        addresses,
+                    );
+                }
+                Fault::Resolve("none was found".to_owned())
             }
-            if !addresses.is_empty() {
-                let facts = Facts::Addresses {
-                    addresses: addresses.clone(),
-                };
-                return (
-                    Step::done(Name::Resolve, milliseconds(begun), facts),
-                    addresses,
-                );
-            }
-            Fault::Resolve("none was found".to_owned())
-        }
-        Ok(Err(error)) => Fault::Resolve(error.to_string()),
-        Err(_) => Fault::Resolve("the name server does not answer".to_owned()),
-    };
-    let scene = Scene {
-        step: Name::Resolve,
-        url,
-        transport: url.transport,
-        address: SocketAddr::from(([0, 0, 0, 0], url.port)),
-    };
-    let advice = advice(&fault, &scene);
-    let step = Step::failed(Name::Resolve, milliseconds(begun), &fault, advice);
-    (step, Vec::new())
+            Ok(Ok(Err(error))) => Fault::Resolve(error.to_string()),
+            Ok(Err(_)) => Fault::Resolve("the name server does not answer".to_owned()),
+        };
+        let scene = Scene {
+            step: Name::Resolve,
+            url,
+            transport: url.transport,
+            address: SocketAddr::from(([0, 0, 0, 0], url.port)),
+        };
+        let advice = advice(&fault, &scene);
+        let step = Step::failed(Name::Resolve, milliseconds(begun), &fault, advice);
+        (step, Vec::new())
+    }
 }
 
 fn milliseconds(since: Instant) -> f64 {

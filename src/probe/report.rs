@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Serialize, Serializer};
 
 use super::fault::{Distrust, Fault};
-use super::url::{Transport, Url};
+use super::url::{Service, Transport, Url};
 
 /// Everything that was found.
 #[derive(Debug, Serialize)]
@@ -26,6 +26,26 @@ impl Report {
             ok: urls.iter().all(|outcome| outcome.ok),
             urls,
         }
+    }
+
+    /// Whether everything was tried that there is to be tried: where there are relays, what goes through them, too.
+    pub fn is_whole(&self) -> bool {
+        let mut urls = self.urls.iter();
+        urls.all(|outcome| match outcome.url.service {
+            Service::Stun => true,
+            Service::Turn => outcome.servers.iter().all(|server| {
+                let mut steps = server.steps.iter();
+                steps.any(|step| step.step == Name::Throughput)
+            }),
+        })
+    }
+
+    /// Whether somebody has seen enough before the end.
+    pub fn is_stopped(&self) -> bool {
+        let of_urls = self.urls.iter().flat_map(|outcome| &outcome.steps);
+        let servers = self.urls.iter().flat_map(|outcome| &outcome.servers);
+        let mut steps = of_urls.chain(servers.flat_map(|server| &server.steps));
+        steps.any(|step| step.fault == Some(Fault::Stopped.kind()))
     }
 }
 
@@ -141,6 +161,8 @@ pub enum Name {
     SecondAllocation,
     /// Let each relay hear the other.
     Permission,
+    /// Have a socket of this host be the peer, where relays may not talk to each other.
+    PlainPeer,
     /// Send through them without channels.
     Indications,
     /// Bind a channel at each.
@@ -213,6 +235,11 @@ pub enum Facts {
         relayed_addresses: Vec<SocketAddr>,
         /// How long it lives without a refresh.
         lifetime_seconds: u32,
+    },
+    /// A socket of this host that takes the place of the second relay.
+    PlainPeer {
+        /// Where the relay sees it.
+        peer_address: SocketAddr,
     },
     /// Packets through indications.
     Indications {

@@ -90,14 +90,21 @@ impl Paint {
         let works = report.urls.iter().filter(|outcome| outcome.ok).count();
         let all = report.urls.len();
         let words = match (works, all) {
-            (1, 1) => "It works.".to_owned(),
+            _ if report.is_stopped() => "Stopped before the end.".to_owned(),
+            (1, 1) if report.is_whole() => "It works.".to_owned(),
+            (1, 1) => "It works as far as it was tested: see the notes above.".to_owned(),
             (0, 1) => "It does not work.".to_owned(),
-            (works, all) if works == all => format!("All {all} work."),
+            (works, all) if works == all && report.is_whole() => format!("All {all} work."),
+            (works, all) if works == all => {
+                format!("All {all} work as far as they were tested: see the notes above.")
+            }
             (0, all) => format!("None of {all} works."),
             (works, all) => format!("{works} of {all} work."),
         };
-        let colour = if report.ok {
+        let colour = if report.ok && report.is_whole() {
             Colour::Green
+        } else if report.ok {
+            Colour::Yellow
         } else {
             Colour::Red
         };
@@ -160,6 +167,7 @@ impl Name {
             Self::OtherFamily => "other family",
             Self::SecondAllocation => "second relay",
             Self::Permission => "permission",
+            Self::PlainPeer => "plain peer",
             Self::Indications => "indications",
             Self::Channels => "channels",
             Self::RoundTrip => "round trip",
@@ -207,6 +215,9 @@ impl fmt::Display for Facts {
             } => {
                 list(f, relayed_addresses)?;
                 write!(f, " for {lifetime_seconds} s")
+            }
+            Self::PlainPeer { peer_address } => {
+                write!(f, "{peer_address}, in the place of the second relay")
             }
             Self::Indications {
                 dont_fragment: true,
@@ -290,7 +301,8 @@ impl fmt::Display for Session {
         }
         match self.chain.len() {
             1 => Ok(()),
-            certificates => write!(f, ", {} intermediate", certificates - 1),
+            2 => f.write_str(", 1 intermediate"),
+            certificates => write!(f, ", {} intermediates", certificates - 1),
         }
     }
 }

@@ -1,20 +1,13 @@
 //! Servers that are broken in one way each.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::net::TcpListener;
+use std::thread;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::PrivateKeyDer;
-use rustls::{ServerConfig, ServerConnection};
-use turnd::stun::{
-    Attribute, Class, ErrorCode, Integrity, Key, Message, Method, TransactionId, Writer,
-};
+use rustls::ServerConnection;
 
+use crate::fake::{Authority, Fake, Manner};
 use crate::process::{Place, free_address};
-use crate::wire::{PASSWORD, USER};
 use crate::{Test, advice, names, step, udp_socket};
 
 #[test]
@@ -143,8 +136,9 @@ fn other_codes_are_told_with_their_remedy() {
 #[test]
 fn an_expired_certificate_is_told_and_with_it_its_end() {
     let place = Place::new();
-    let (config, ca) = expired();
-    let ca = place.write("ca.pem", &ca);
+    let authority = Authority::new();
+    let config = authority.server("127.0.0.1", [2019, 2020]);
+    let ca = place.write("ca.pem", &authority.pem);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let server = thread::spawn(move || {
@@ -191,145 +185,4 @@ fn what_speaks_no_tls_is_told() {
     let ended = Test::new().arg(&format!("turns:{address}")).json();
     server.join().unwrap();
     assert_eq!(ended.failed("connect")["fault"], "not-secure");
-}
-
-/// A server's side with a certificate that ended in 2020, and the authority that signed it.
-fn expired() -> (Arc<ServerConfig>, String) {
-    let ca_key = KeyPair::generate().unwrap();
-    let mut ca = CertificateParams::new(Vec::new()).unwrap();
-    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let pem = ca.self_signed(&ca_key).unwrap().pem();
-    let issuer = Issuer::new(ca, ca_key);
-    let key = KeyPair::generate().unwrap();
-    let mut leaf = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    leaf.not_before = rcgen::date_time_ymd(2019, 1, 1);
-    leaf.not_after = rcgen::date_time_ymd(2020, 1, 1);
-    let leaf = leaf.signed_by(&key, &issuer).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![leaf.der().clone()],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
-        .unwrap();
-    config.alpn_protocols = vec![b"stun.turn".to_vec()];
-    (Arc::new(config), pem)
-}
-
-/// In what a fake server differs from a good one; none relays anything.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
-    Swallows,
-    AsksNobody,
-    SignsWrongly,
-    SendsHome,
-    ForbidsPeers,
-    Refuses(u16),
-}
-
-struct Fake {
-    address: SocketAddr,
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Fake {
-    fn start(manner: Manner) -> Self {
-        let socket = udp_socket();
-        let address = socket.local_addr().unwrap();
-        let over = Arc::new(AtomicBool::new(false));
-        let ends = Arc::clone(&over);
-        let thread = thread::spawn(move || {
-            while !ends.load(Ordering::Relaxed) {
-                serve(&socket, manner);
-            }
-        });
-        Self {
-            address,
-            over,
-            thread: Some(thread),
-        }
-    }
-
-    fn test(&self) -> crate::Ended {
-        let place = Place::new();
-        let password = place.0.join(USER);
-        Test::new()
-            .arg(&format!("turn:{}", self.address))
-            .flag("--user", USER)
-            .flag("--password-file", password.to_str().unwrap())
-            .json()
-    }
-}
-
-impl Drop for Fake {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve(socket: &UdpSocket, manner: Manner) {
-    let mut buffer = [0; 2048];
-    let Ok((length, from)) = socket.recv_from(&mut buffer) else {
-        return;
-    };
-    let Ok(message) = Message::parse(&buffer[..length]) else {
-        return;
-    };
-    if message.class() != Class::Request {
-        return;
-    }
-    let home = socket.local_addr().unwrap();
-    let _ = socket.send_to(&answer(&message, from, home, manner), from);
-}
-
-fn answer(message: &Message<'_>, from: SocketAddr, home: SocketAddr, manner: Manner) -> Vec<u8> {
-    let (method, id) = (message.method(), message.transaction_id());
-    let key = Key::md5(USER.as_bytes(), b"fake", PASSWORD.as_bytes());
-    let error = |code| refusal(method, id, code, home);
-    match method {
-        Method::BINDING => success(method, id, from, None),
-        Method::ALLOCATE if manner == Manner::AsksNobody => success(method, id, from, None),
-        _ if !message.has_integrity() => error(401),
-        Method::ALLOCATE => match manner {
-            Manner::SendsHome => error(300),
-            Manner::Refuses(code) => error(code),
-            Manner::SignsWrongly => success(method, id, from, Some(&Key::md5(b"x", b"y", b"z"))),
-            Manner::Swallows | Manner::AsksNobody | Manner::ForbidsPeers => {
-                success(method, id, from, Some(&key))
-            }
-        },
-        Method::CREATE_PERMISSION if manner == Manner::ForbidsPeers => error(403),
-        _ => success(method, id, from, Some(&key)),
-    }
-}
-
-fn success(method: Method, id: TransactionId, from: SocketAddr, key: Option<&Key>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes, Class::Success, method, id);
-    writer.xor_address(Attribute::XOR_MAPPED_ADDRESS, from);
-    writer.xor_address(Attribute::XOR_RELAYED_ADDRESS, from);
-    writer.u32(Attribute::LIFETIME, 600);
-    match key {
-        Some(key) => writer.finish_with_integrity(key, Integrity::Sha1),
-        None => writer.finish(),
-    }
-    bytes
-}
-
-fn refusal(method: Method, id: TransactionId, code: u16, home: SocketAddr) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut writer = Writer::new(&mut bytes, Class::Error, method, id);
-    writer.error(ErrorCode(code), ErrorCode(code).reason());
-    writer.bytes(Attribute::REALM, b"fake");
-    writer.bytes(Attribute::NONCE, b"nonce");
-    writer.address(Attribute::ALTERNATE_SERVER, home);
-    writer.finish();
-    bytes
 }

@@ -5,7 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use crate::process::{Place, SECRET, certificate_for, free_address};
+use crate::fake::Authority;
+use crate::process::{Place, SECRET, free_address};
 use crate::{Ended, Test, advice, step};
 
 #[test]
@@ -86,6 +87,49 @@ fn coturn_with_another_secret_is_told() {
     );
 }
 
+/// It shows its whole chain, over DTLS as over TLS; its own certificate alone would be nobody's.
+#[test]
+fn the_chain_of_coturn_is_believed_over_dtls() {
+    let Some(coturn) = Coturn::start("allow-loopback-peers\n") else {
+        return;
+    };
+    let ended = coturn.test(&[format!("turns:{}?transport=udp", coturn.secure)]);
+    assert_eq!(ended.code, 0, "{}", ended.all());
+    let report = ended.json();
+    let connect = step(&report["urls"][0]["servers"][0], "connect");
+    assert_eq!(
+        connect["certificates"].as_array().unwrap().len(),
+        2,
+        "{connect:#}"
+    );
+    assert!(
+        connect["cipher"]
+            .as_str()
+            .unwrap()
+            .starts_with("TLS_ECDHE_"),
+        "{connect:#}"
+    );
+}
+
+/// Whoever is told the right secret with the wrong hash is told so: coturn signs what it says.
+#[test]
+fn coturn_with_another_hash_is_told() {
+    let Some(coturn) = Coturn::start("") else {
+        return;
+    };
+    let file = coturn.place.0.join("secret");
+    let ended = Test::new()
+        .flag("--secret-file", file.to_str().unwrap())
+        .arg("--sha256")
+        .arg(&format!("turn:{}", coturn.plain))
+        .json();
+    let allocate = ended.failed("allocate");
+    assert!(
+        advice(&allocate).contains("leave --sha256 out"),
+        "{allocate:#}"
+    );
+}
+
 struct Coturn {
     place: Place,
     plain: SocketAddr,
@@ -108,7 +152,11 @@ impl Coturn {
             return None;
         }
         let place = Place::new();
-        certificate_for(&ip.to_string(), &place.0, "", 2100);
+        let authority = Authority::new();
+        let (chain, key) = authority.chain(&ip.to_string());
+        place.write("ca.pem", &authority.pem);
+        place.write("cert.pem", &chain);
+        place.write("key.pem", &key);
         let [plain, secure] = [(); 2].map(|()| SocketAddr::new(ip, free_address().port()));
         let dir = place.0.display();
         let config = format!(
@@ -150,7 +198,7 @@ impl Coturn {
         let file = |name: &str| self.place.0.join(name).display().to_string();
         let test = Test::new()
             .flag("--secret-file", &file("secret"))
-            .flag("--ca", &file("cert.pem"))
+            .flag("--ca", &file("ca.pem"))
             .flag("--count", "10")
             .flag("--timeout", "60s");
         urls.iter().fold(test, |test, url| test.arg(url)).json()

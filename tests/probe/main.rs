@@ -4,6 +4,8 @@
 
 mod broken;
 mod coturn;
+mod fake;
+mod hostile;
 #[path = "../daemon/process.rs"]
 mod process;
 #[path = "../wire/mod.rs"]
@@ -17,7 +19,7 @@ use std::process::{Command, Output, Stdio};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use process::{Daemon, SECRET, Start, certificate_for, free_address};
@@ -170,6 +172,10 @@ fn without_urls_every_listener_of_the_configuration_is_tested() {
     assert!(tls["certificates"][0]["days_left"].as_i64().unwrap() > 365);
     let dtls = step(&report["urls"][3]["servers"][0], "connect");
     assert_eq!(dtls["protocol"], "DTLS 1.2");
+    assert!(
+        dtls["cipher"].as_str().unwrap().starts_with("TLS_ECDHE_"),
+        "{dtls:#}"
+    );
 }
 
 #[test]
@@ -426,6 +432,40 @@ fn a_server_that_drains_is_told_from_a_broken_one() {
         advice(&allocate).contains("drains before a restart"),
         "{allocate:#}"
     );
+}
+
+// ---- the end ----
+
+/// Whoever has seen enough leaves no relays behind, which would count against the user for ten minutes.
+#[test]
+fn who_is_interrupted_gives_the_relays_back() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let daemon = Start::with("").ready();
+        let mut test = Test::new().flag("--count", "500").flag("--timeout", "60s");
+        test.daemon = Some(&daemon);
+        let mut test = test.secret().url("turn", "").arg("stun:192.0.2.1");
+        let child = test
+            .command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        daemon.until("turn_allocations{transport=\"udp\",family=\"ipv4\"}", 2.0);
+        let pid = Pid::from_child(&child);
+        kill_process(pid, signal).unwrap();
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(130));
+        let out = String::from_utf8(ended.stdout).unwrap();
+        for part in [
+            "stopped before the end",
+            "ok      release",
+            "\nStopped before the end.\n",
+        ] {
+            assert!(out.contains(part), "{part} is missing in\n{out}");
+        }
+        assert!(!out.contains("192.0.2.1"), "{out}");
+        daemon.until("turn_allocations{transport=\"udp\",family=\"ipv4\"}", 0.0);
+    }
 }
 
 // ---- the command line ----

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use super::super::certificate::Trust;
 use super::super::fault::Fault;
 use super::super::report::Session;
+use super::seen::Seen;
 use super::{Door, LONGEST_DATAGRAM};
 
 /// What was heard and not yet asked for; more is thrown away, as a socket does it.
@@ -28,6 +29,7 @@ pub(super) struct Association {
     /// When the library wants to be asked again, to repeat what was lost.
     wake: Instant,
     certificate: Option<Vec<u8>>,
+    seen: Seen,
     connected: bool,
     closed: bool,
     input: Vec<u8>,
@@ -58,6 +60,7 @@ impl Association {
             heard: VecDeque::new(),
             wake: now,
             certificate: None,
+            seen: Seen::default(),
             connected: false,
             closed: false,
             input: vec![0; LONGEST_DATAGRAM],
@@ -65,14 +68,25 @@ impl Association {
         while !association.connected {
             association.step().await?;
         }
-        let chain: Vec<_> = association
-            .certificate
-            .iter()
+        let mut session = trust.examine(&association.chain(), door.name.as_ref());
+        session.protocol = "DTLS 1.2";
+        session.cipher = association.seen.cipher().map(str::to_owned);
+        association.seen = Seen::default();
+        Ok((association, session))
+    }
+
+    /// The certificate that the server has proven to be its own, and those that it has shown with it.
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let proven = self.certificate.iter();
+        let proven: Vec<_> = proven
             .map(|der| CertificateDer::from(der.clone()))
             .collect();
-        let mut session = trust.examine(&chain, door.name.as_ref());
-        session.protocol = "DTLS 1.2";
-        Ok((association, session))
+        let shown = self.seen.chain();
+        if shown.first() == proven.first() {
+            shown
+        } else {
+            proven
+        }
     }
 
     pub(super) fn socket(&self) -> &UdpSocket {
@@ -107,6 +121,9 @@ impl Association {
         if let Ok(came) = came {
             let length = came.map_err(|error| Fault::of_io(&error))?;
             let datagram = self.input.get(..length).unwrap_or_default();
+            if !self.connected {
+                self.seen.datagram(datagram);
+            }
             self.dtls.handle_packet(datagram).map_err(failed)?;
         }
         self.flush()
