@@ -331,6 +331,17 @@ const KEYS: &[(&str, &[Class], Kept)] = &[
         discovery(c).is_empty()
     }),
     (
+        "listening-ip=127.0.0.1\nlistening-ip=127.0.0.2\nrfc5780\nno-udp",
+        &[M, M, D, M],
+        |c| discovery(c).is_empty(),
+    ),
+    (
+        "cert=cert.pem\npkey=key.pem\ndtls\ntls-listening-port=3479\nlistening-ip=127.0.0.1\n\
+         listening-ip=127.0.0.2\nrfc5780",
+        &[M, M, C, M, M, M, D],
+        |c| discovery(c).is_empty() && listens(c, "127.0.0.1:3479", Transport::Dtls),
+    ),
+    (
         "alternate-server=192.0.2.7\nalternate-server=192.0.2.8:4478",
         &[C, C],
         |c| {
@@ -351,6 +362,21 @@ const KEYS: &[(&str, &[Class], Kept)] = &[
         |c| c.metrics == Some("127.0.0.2:9700".parse().unwrap()),
     ),
     ("prometheus-port=9700", &[D], |c| c.metrics.is_none()),
+    (
+        "no-cli\ncli=0\nweb-admin=off\nweb-admin-listen-on-workers=no",
+        &[M, M, M, M],
+        |c| c.admin.listen.is_none(),
+    ),
+    (
+        "cli\ncli-ip=127.0.0.1\ncli-port=5766\ncli-password=MARKER\ncli-max-output-sessions=100",
+        &[C, D, D, D, D],
+        |c| c.admin.listen.is_none(),
+    ),
+    (
+        "web-admin\nweb-admin-ip=0.0.0.0\nweb-admin-port=8080\nweb-admin-listen-on-workers",
+        &[D, D, D, D],
+        |c| c.admin.listen.is_none(),
+    ),
     ("Verbose", &[M], |c| c.log.level == "debug"),
     ("verbose", &[M], |c| c.log.level == "info"),
     (
@@ -438,6 +464,40 @@ fn allow(config: &Config) -> String {
 
 fn discovery(config: &Config) -> String {
     list(&config.nat_discovery)
+}
+
+/// What coturn says of itself: its own help names every key.
+#[test]
+fn every_option_that_coturn_names_is_known() {
+    let help = Command::new("turnserver")
+        .arg("-h")
+        .stdin(Stdio::null())
+        .output();
+    let Ok(Output { stdout, stderr, .. }) = help else {
+        let in_ci = env::var_os("CI").is_some_and(|value| value == "true");
+        assert!(!in_ci, "missing: turnserver; run .ci/install");
+        eprintln!("SKIPPED: turnserver is not there, run .ci/install");
+        return;
+    };
+    let help = text(&stdout) + &text(&stderr);
+    let is_name = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+    let mut options: Vec<&str> = help
+        .split_whitespace()
+        .filter_map(|word| word.strip_prefix("--"))
+        .filter_map(|option| option.split(|letter| !is_name(letter)).next())
+        // Its help has this once, for no-dtls.
+        .filter(|option| !option.is_empty() && *option != "no_dtls")
+        .collect();
+    options.sort_unstable();
+    options.dedup();
+    assert!(options.len() > 90, "{options:?}");
+    for option in options {
+        let imported = import::coturn(option.as_bytes(), &around("/etc/turnd"));
+        assert!(
+            !entry(&imported, 1).told.contains("coturn has no such key"),
+            "{option}"
+        );
+    }
 }
 
 // ---- who may log in ----
@@ -639,6 +699,21 @@ fn without_a_listener_nothing_is_opened_instead() {
     bench.keep(&imported);
     let refused = bench.try_load(&imported).map(|_| ()).unwrap_err();
     assert!(refused.contains("nothing to listen on"), "{refused}");
+}
+
+/// A file that would make more prefixes than memory holds.
+#[test]
+fn ranges_full_of_holes_are_not_written_out_without_end() {
+    let mut lines = format!("static-auth-secret={SECRET}\n");
+    for number in 0..3000 {
+        lines += "denied-peer-ip=0.0.0.0-255.255.255.255\n";
+        lines += &format!("allowed-peer-ip=9.{}.{}.1\n", number / 256, number % 256);
+    }
+    let imported = import::coturn(lines.as_bytes(), &around("/etc/turnd"));
+    assert!(imported.report.weakens());
+    assert!(imported.toml.len() < 4 << 20, "{}", imported.toml.len());
+    let told = &entry(&imported, 6000).told;
+    assert!(told.contains("too many prefixes"), "{told}");
 }
 
 // ---- the command ----
@@ -879,6 +954,122 @@ proptest! {
                 let known = ["cannot be read", "nothing to listen on", "the file is empty", "no PEM", "certificate", "there is a relay"];
                 prop_assert!(known.iter().any(|part| complaint.contains(part)), "{complaint}\n{}", imported.toml);
             }
+        }
+    }
+}
+
+/// Lines as people write them, each with a value that it may have.
+const SENSIBLE: &[&str] = &[
+    "realm=turn.example.org",
+    "listening-port=3478",
+    "listening-port=443",
+    "tls-listening-port=443",
+    "tls-listening-port=3478",
+    "alt-listening-port=3479",
+    "listening-ip=127.0.0.1",
+    "listening-ip=127.0.0.2",
+    "listening-ip=::1",
+    "listening-ip=0.0.0.0",
+    "aux-server=127.0.0.1:3478",
+    "aux-server=127.0.0.3:33478",
+    "relay-ip=127.0.0.1",
+    "relay-ip=::1",
+    "external-ip=198.51.100.7",
+    "external-ip=198.51.100.7/127.0.0.1",
+    "external-ip=198.51.100.8/127.0.0.2",
+    "external-ip=2001:db8::7/::1",
+    "min-port=50000",
+    "max-port=50999",
+    "max-port=60999",
+    "min-port=1",
+    "cert=cert.pem\npkey=key.pem",
+    "no-tls",
+    "no-dtls",
+    "dtls",
+    "no-tcp",
+    "no-udp",
+    "no-tcp-relay",
+    "use-auth-secret",
+    "static-auth-secret=MARKER-north-north-north-north",
+    "static-auth-secret=MARKER-south-south-south-south",
+    "static-auth-secret=short",
+    "user=ann:MARKER k9fw-Xo2m-71qz",
+    "user=bob:MARKER k9fw-Xo2m-71qy",
+    "user=ann:MARKER k9fw-Xo2m-71qx",
+    "lt-cred-mech",
+    "no-auth",
+    "stateless-nonce-secret=MARKER-nonce-nonce-nonce-nonce",
+    "user-quota=12",
+    "total-quota=1200",
+    "total-quota=0",
+    "max-bps=64000",
+    "max-bps=1",
+    "bps-capacity=100000000",
+    "max-allocate-lifetime=3600",
+    "max-allocate-lifetime=1",
+    "stale-nonce=600",
+    "denied-peer-ip=10.0.0.0-10.255.255.255",
+    "denied-peer-ip=0.0.0.0-255.255.255.255",
+    "denied-peer-ip=::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+    "denied-peer-ip=8.8.8.8",
+    "denied-peer-ip=10.0.0.0/8",
+    "allowed-peer-ip=10.1.2.3",
+    "allowed-peer-ip=8.8.8.8",
+    "allowed-peer-ip=192.168.0.0-192.168.255.255",
+    "allowed-peer-ip=fd00::1",
+    "no-multicast-peers",
+    "rfc5780",
+    "no-rfc5780",
+    "alternate-server=192.0.2.7",
+    "alternate-server=[2001:db8::9]:3478",
+    "tls-alternate-server=192.0.2.8:443",
+    "prometheus",
+    "prometheus-port=9700",
+    "prometheus-port=3478",
+    "prometheus-address=127.0.0.1",
+    "prometheus-address=::1",
+    "mobility",
+    "software-attribute",
+    "rfc3489-compatibility",
+    "rfc5766-channel-numbers",
+    "keep-address-family",
+    "allocation-default-address-family=ipv6",
+    "Verbose",
+    "verbose",
+    "syslog",
+    "log-file=stdout",
+    "no-cli",
+    "cli-password=MARKER",
+    "web-admin",
+    "fingerprint",
+    "cipher-list=HIGH",
+    "server-relay",
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Whichever of them stand together: what comes out is accepted as it is.
+    #[test]
+    fn what_comes_of_sensible_lines_passes_the_check(lines in prop::sample::subsequence(SENSIBLE, 0..SENSIBLE.len()).prop_shuffle()) {
+        let bench = Bench::new();
+        bench.certificate();
+        let imported = bench.import(&lines.join("\n"));
+        bench.keep(&imported);
+        let in_a_file = |secret: &import::Secret| secret.file.ends_with("auth-secret");
+        if imported.toml.contains("/auth-secret\"") && !imported.secrets.iter().any(in_a_file) {
+            // The secret of a database, which has to be put there by hand.
+            bench.secret(&bench.path().join("auth-secret"), SECRET);
+        }
+        let loaded = bench.try_load(&imported).map(|_| ());
+        let has_no_door = imported.toml.contains("\nlisten = []\n");
+        match loaded {
+            Ok(()) => prop_assert!(!has_no_door),
+            Err(report) => prop_assert!(
+                has_no_door && report.matches("error").count() == 1 && report.contains("nothing to listen on"),
+                "{report}\n{}",
+                imported.toml
+            ),
         }
     }
 }

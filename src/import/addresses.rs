@@ -67,31 +67,35 @@ impl Range {
         self.is_v6 == other.is_v6 && self.first <= other.last && other.first <= self.last
     }
 
-    /// What is left of it when others are taken out.
+    /// What is left of it when others, sorted by where they begin, are taken out.
     pub(super) fn without(self, others: &[Self]) -> Vec<Self> {
-        let mut left = vec![self];
-        for other in others {
-            left = left
-                .into_iter()
-                .flat_map(|part| part.less(*other))
-                .collect();
+        let mut left = Vec::new();
+        let mut rest = Some(self);
+        for other in others.iter().filter(|other| self.overlaps(**other)) {
+            let Some(part) = rest.filter(|part| part.first <= other.last) else {
+                continue;
+            };
+            if part.first < other.first {
+                left.push(Self {
+                    last: other.first - 1,
+                    ..part
+                });
+            }
+            rest = (other.last < part.last).then(|| Self {
+                first: other.last + 1,
+                ..part
+            });
+            if rest.is_none() {
+                break;
+            }
         }
+        left.extend(rest);
         left
     }
 
-    fn less(self, other: Self) -> Vec<Self> {
-        if !self.overlaps(other) {
-            return vec![self];
-        }
-        let before = (self.first < other.first).then(|| Self {
-            last: other.first - 1,
-            ..self
-        });
-        let behind = (other.last < self.last).then(|| Self {
-            first: other.last + 1,
-            ..self
-        });
-        before.into_iter().chain(behind).collect()
+    /// By which several are sorted.
+    pub(super) fn start(self) -> u128 {
+        self.first
     }
 }
 
@@ -117,7 +121,8 @@ mod tests {
 
     fn prefixes(range: &str, without: &[&str]) -> Vec<String> {
         let read = |text: &str| Range::read(text).unwrap();
-        let others: Vec<Range> = without.iter().map(|text| read(text)).collect();
+        let mut others: Vec<Range> = without.iter().map(|text| read(text)).collect();
+        others.sort_by_key(|other| other.start());
         let left = read(range).without(&others);
         let prefixes = left.into_iter().flat_map(Range::prefixes);
         prefixes.map(|prefix| prefix.to_string()).collect()
@@ -156,6 +161,19 @@ mod tests {
         assert_eq!(
             prefixes("192.0.2.0-192.0.2.3", &["192.0.0.0-192.0.9.0"]),
             [""; 0]
+        );
+        // Some lie within others, or begin at the same place.
+        assert_eq!(
+            prefixes(
+                "192.0.2.0-192.0.2.15",
+                &[
+                    "192.0.2.4-192.0.2.7",
+                    "192.0.2.4",
+                    "192.0.2.0-192.0.2.5",
+                    "192.0.2.12-192.0.3.0"
+                ]
+            ),
+            ["192.0.2.8/30"]
         );
         assert_eq!(
             prefixes("192.0.2.0-192.0.2.3", &["::1", "10.0.0.1"]),

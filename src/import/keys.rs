@@ -57,8 +57,6 @@ const DATABASE: &str = "turnd reads no database: list what is in it with `turnad
 const DEVICE: &str =
     "turnd binds addresses, not devices: name them in [[listen]] and [relay] addresses";
 const SYSTEMD: &str = "the service manager does that: see systemd/turnd.service";
-const TELNET: &str = "turnd has no telnet console";
-const WEB_ADMIN: &str = "turnd has no administration on the web";
 const OLD_TLS: &str = "refused: TLS 1.2 and 1.3 are spoken, nothing older";
 const STRONG_TLS: &str = "TLS 1.2 and 1.3 are spoken, nothing older";
 const FINITE_FIELDS: &str = "key agreement is by elliptic curves alone, so it has no use";
@@ -115,11 +113,11 @@ const KEYS: &[Key] = &[
             "the cipher suites are fixed: those of TLS 1.3, and of TLS 1.2 those with ECDHE and AEAD",
         ),
     ),
-    key("cli", Flag, Gone(TELNET)),
-    key("cli-ip", Value, Gone(TELNET)),
-    key("cli-max-output-sessions", Value, Gone(TELNET)),
-    key("cli-password", Secret, Gone(TELNET)),
-    key("cli-port", Value, Gone(TELNET)),
+    key("cli", Flag, Room),
+    key("cli-ip", Value, Room),
+    key("cli-max-output-sessions", Value, Room),
+    key("cli-password", Secret, Room),
+    key("cli-port", Value, Room),
     key("cpus", Value, Gone(THREADS)),
     key("daemon", Flag, Gone(SYSTEMD)),
     key("db", Value, Gone(DATABASE)),
@@ -198,7 +196,7 @@ const KEYS: &[Key] = &[
         Presence,
         Always("there is no database to look after"),
     ),
-    key("no-cli", Flag, Always("there is no telnet console")),
+    key("no-cli", Flag, Room),
     key("no-dtls", Flag, Room),
     key(
         "no-dynamic-ip-list",
@@ -384,10 +382,10 @@ const KEYS: &[Key] = &[
         Always("what it adds, a line for each session, is there at [log] level \"info\""),
     ),
     key("version", Presence, Gone("`turnd --version` tells it")),
-    key("web-admin", Flag, Gone(WEB_ADMIN)),
-    key("web-admin-ip", Value, Gone(WEB_ADMIN)),
-    key("web-admin-listen-on-workers", Flag, Gone(WEB_ADMIN)),
-    key("web-admin-port", Value, Gone(WEB_ADMIN)),
+    key("web-admin", Flag, Room),
+    key("web-admin-ip", Value, Room),
+    key("web-admin-listen-on-workers", Flag, Room),
+    key("web-admin-port", Value, Room),
 ];
 
 #[cfg(test)]

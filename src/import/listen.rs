@@ -17,6 +17,10 @@ pub(super) struct Doors {
     pub(super) named: Vec<IpAddr>,
     /// The port for plain clients.
     port: u16,
+    /// Is there anything for plain clients of UDP?
+    has_udp: bool,
+    /// Where DTLS is spoken.
+    dtls: Vec<SocketAddr>,
 }
 
 /// One listener.
@@ -212,6 +216,11 @@ impl<'a> Translation<'a> {
                 continue;
             }
             names.push(door.name());
+            match door.transport {
+                "udp" => self.doors.has_udp = true,
+                "dtls" => self.doors.dtls.push(door.address),
+                _ => {}
+            }
             let mut origins = self.origins(&door.origins);
             if origins.is_empty() {
                 origins.push("coturn listens there without being told to".to_owned());
@@ -235,10 +244,13 @@ impl<'a> Translation<'a> {
             );
         }
         let lines: Vec<Line<'a>> = asked.into_iter().chain(port).collect();
-        if refused.is_some() || pairs.is_empty() {
+        if refused.is_some() || pairs.is_empty() || !self.doors.has_udp {
             let why = match refused {
                 Some(_) => "no-rfc5780 switches it off",
-                None => "NAT discovery takes two lines listening-ip of one family",
+                None if pairs.is_empty() => {
+                    "NAT discovery takes two lines listening-ip of one family"
+                }
+                None => "NAT discovery is about UDP, and there is none without TLS",
             };
             for line in lines {
                 self.dropped(line, why);
@@ -280,6 +292,19 @@ impl<'a> Translation<'a> {
                 return;
             }
         };
+        let mut own = pairs.iter().flatten().flat_map(|ip| {
+            let ports = [first, other];
+            ports.map(|port| SocketAddr::new(*ip, port))
+        });
+        if own.any(|address| self.doors.dtls.contains(&address)) {
+            for line in lines {
+                self.dropped(
+                    *line,
+                    "NAT discovery needs two ports, and DTLS has one of them",
+                );
+            }
+            return;
+        }
         let addresses: Vec<SocketAddr> = pairs
             .iter()
             .flat_map(|[one, two]| [SocketAddr::new(*one, first), SocketAddr::new(*two, other)])

@@ -13,6 +13,7 @@
 //! - What comes out is TOML, whatever goes in, and `config` accepts it when its secrets and certificates are there.
 
 mod addresses;
+mod admin;
 mod auth;
 mod features;
 mod keys;
@@ -75,6 +76,7 @@ pub fn coturn(text: &[u8], around: &Surroundings) -> Imported {
     translation.redirect();
     translation.tls();
     translation.metrics();
+    translation.admin();
     translation.log();
     translation.others();
     translation.end()

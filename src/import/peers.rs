@@ -10,6 +10,9 @@ use super::line::Line;
 use super::toml::quoted;
 use super::translation::Translation;
 
+/// Prefixes that are written at most. Each exception cuts a denied range into many.
+const MOST_PREFIXES: usize = 10_000;
+
 /// A line, and the addresses it names.
 struct Named<'a> {
     line: Line<'a>,
@@ -98,8 +101,10 @@ impl<'a> Translation<'a> {
         denied: &[Named<'a>],
         allowed: &[Named<'a>],
     ) -> Vec<(Vec<String>, Vec<String>)> {
-        let exceptions: Vec<Range> = allowed.iter().map(|named| named.range).collect();
+        let mut exceptions: Vec<Range> = allowed.iter().map(|named| named.range).collect();
+        exceptions.sort_by_key(|range| range.start());
         let mut items = Vec::new();
+        let mut written = 0;
         for Named { line, range } in denied {
             let prefixes = range.prefixes();
             let is_excepted = exceptions.iter().any(|other| other.overlaps(*range));
@@ -122,7 +127,21 @@ impl<'a> Translation<'a> {
                 .into_iter()
                 .flat_map(Range::prefixes)
                 .map(|prefix| quoted(&prefix.to_string()))
+                .take(MOST_PREFIXES + 1 - written)
                 .collect();
+            written += left.len();
+            if written > MOST_PREFIXES {
+                written = MOST_PREFIXES;
+                let told = "with what is allowed taken out, there are too many prefixes: write those that matter under \
+                            [peers] deny";
+                if is_told {
+                    self.unsaid(&format!("(denied-peer-ip of line {})", line.number), told);
+                } else {
+                    self.dropped(*line, told);
+                }
+                self.weakens();
+                continue;
+            }
             if !is_told {
                 let less = if is_excepted {
                     ", less what is allowed"
