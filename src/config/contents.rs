@@ -78,6 +78,20 @@ fn is_own(key: &str) -> bool {
 impl Assembly<'_> {
     /// The secret in the file that a key names. What is wrong with it is in the report.
     pub(super) fn read_secret(&mut self, key: &str, file: &SecretFile) -> Option<Secret> {
+        let secret = self.read_lines(key, file)?;
+        if secret.contains(&b'\n') {
+            let what = "there are several lines in the file: all of them together are the secret";
+            self.warning(
+                key,
+                what,
+                "leave one line in it, if it is to be a single one",
+            );
+        }
+        Some(secret)
+    }
+
+    /// The same of a file that may have several lines.
+    pub(super) fn read_lines(&mut self, key: &str, file: &SecretFile) -> Option<Secret> {
         let secret = match secrets::read(file, self.host) {
             Ok(secret) => secret,
             Err(complaint) => {
@@ -90,14 +104,6 @@ impl Assembly<'_> {
             let remedy = "save it without one, as plain UTF-8";
             self.report.error(key, Complaint::new(what, remedy));
             return None;
-        }
-        if secret.contains(&b'\n') {
-            let what = "there are several lines in the file: all of them together are the secret";
-            self.warning(
-                key,
-                what,
-                "leave one line in it, if it is to be a single one",
-            );
         }
         self.contents.note(key, file, &secret, self.host);
         Some(secret)

@@ -8,7 +8,11 @@ use toml::de::{DeTable, DeValue};
 use super::{Config, Contents, Loaded};
 
 /// Keys of files that are read only when the server starts.
-const READ_ONCE: [&str; 2] = ["admin.token_file", "events.webhook.secret_file"];
+const READ_ONCE: [&str; 3] = [
+    "admin.token_file",
+    "events.otlp_headers_file",
+    "events.webhook.secret_file",
+];
 
 /// A key whose value differs, or the content of the file that it names.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,7 +9,6 @@ use super::OtlpSource;
 use super::assemble::Assembly;
 use super::events::is_here;
 use super::problem::Complaint;
-use super::secrets;
 use super::section::Section;
 
 /// Where OTLP over HTTP has traces, below the URL of a collector.
@@ -57,15 +56,10 @@ impl Assembly<'_> {
     /// The collector, with what it is told beside spans.
     pub(super) fn otlp(&mut self, source: &OtlpSource) -> Option<events::Otlp> {
         let headers = match &source.headers_file {
-            Some(file) => secrets::read(file, self.host).and_then(|text| headers(&text)),
-            None => Ok(HeaderMap::new()),
-        };
-        let headers = match headers {
-            Ok(headers) => headers,
-            Err(complaint) => {
-                self.report.error(&source.key, complaint);
-                return None;
-            }
+            Some(file) => headers(&self.read_lines(&source.key, file)?)
+                .map_err(|complaint| self.report.error(&source.key, complaint))
+                .ok()?,
+            None => HeaderMap::new(),
         };
         let mut url = Url::parse(&source.url).ok()?;
         if url.scheme() == "http" && !is_here(&url) {

@@ -173,9 +173,10 @@ impl Report {
 
 /// Where secrets may have been written by mistake: names are shown, and no values.
 fn is_secretive(key: &str) -> bool {
-    const TABLES: [&str; 7] = [
+    const TABLES: [&str; 8] = [
         "admin.token",
         "auth",
+        "events.otlp",
         "events.webhook",
         "tenants",
         "tls",

@@ -18,7 +18,7 @@ const EVERYTHING: &str = "
     max_ttl = '2h'
     dialects = ['azure', 'twilio']
     origins = ['https://app.example.org', 'http://localhost:8080']
-    api_keys = [{ id = 'backend', file = 'backend', tenant = 'acme', scopes = ['relay.issue', 'relay.revoke'], max_ttl = '5m' }, { id = 'other', file = 'other', scopes = [] }]
+    api_keys = [{ id = 'backend', file = 'backend', tenant = 'acme', scopes = ['relay.issue', 'relay.revoke'], max_ttl = '5m' }, { id = 'other', file = 'other', scopes = ['relay.revoke'] }]
     issuers = [{ issuer = 'https://a.test', audience = 'turn', algorithms = ['HS256', 'HS512'], keys = 'shared', tenant_claim = 'tid', tenant = 'acme', scopes = ['voip'], leeway = '5s' },
         { issuer = 'https://b.test', audience = 'turn', algorithms = ['EdDSA'], keys = 'https://b.test/jwks.json' }]
     per_subject = 1
@@ -71,7 +71,7 @@ fn what_is_shown_is_read_as_the_same() {
         .iter()
         .map(|key| (key.issues, key.revokes))
         .collect();
-    assert_eq!(rights, [(true, true), (false, false)]);
+    assert_eq!(rights, [(true, true), (false, true)]);
     assert_eq!(settings.keys[0].max_ttl, Some(300));
     assert!(!format!("{:?}", settings.keys).contains(KEY));
     let again = good(&place, &once.config.to_string());
