@@ -243,15 +243,13 @@ fn whole(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// What ended a session that its client had not given up.
+/// What ended a session that its client had not given up: whatever is not the client's own doing.
 fn failure(reason: EndReason) -> Option<&'static str> {
-    match reason {
-        EndReason::Expired | EndReason::Deleted | EndReason::ConnectionClosed => None,
-        EndReason::CredentialsExpired
-        | EndReason::Kicked
-        | EndReason::Stopped
-        | EndReason::Revoked => Some(reason.label()),
-    }
+    let is_the_clients = matches!(
+        reason,
+        EndReason::Expired | EndReason::Deleted | EndReason::ConnectionClosed
+    );
+    (!is_the_clients).then(|| reason.label())
 }
 
 /// The wall clock's time of a moment. A worker notes only its seconds, and sessions may be shorter.
