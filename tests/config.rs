@@ -302,6 +302,7 @@ fn no_message_quotes_what_may_be_a_secret() {
         format!("[auth]\nusers = [{{ name = 'bob', password = '{MARKER}' }}, 3]"),
         format!("[auth]\nsecrets = [{{ secret = '{MARKER}' "),
         format!("static-auth-secret = '{MARKER}'"),
+        format!("[events]\notlp = 'https://bob:{MARKER}@otlp.example.org'"),
         format!(
             "[[tenants]]\nname = 'a'\nsecrets = [{{ secret = '{MARKER}', file2 = 'x' }}, '{MARKER}']"
         ),
