@@ -276,6 +276,31 @@ fn nobody_is_connected_with_what_is_revoked() {
     assert_eq!((connect.code(), bind.code()), (401, 401));
 }
 
+/// Neither a ticket nor the request that made an allocation, once more, is a way around it.
+#[test]
+fn nobody_moves_or_asks_again_with_what_is_revoked() {
+    let mut turn = Turn::with(|settings| settings.mobility = true);
+    let mut ann = ann();
+    ann.greet(&mut turn);
+    let allocate = ann.signed(turn.id(), Method::ALLOCATE, |writer| {
+        writer
+            .u8(Attribute::REQUESTED_TRANSPORT, 17)
+            .flag(Attribute::MOBILITY_TICKET);
+    });
+    let made = ann.ask_bytes(&mut turn, &allocate);
+    let ticket = made.message().mobility_ticket().unwrap().unwrap().to_vec();
+    revoke(&mut turn, user("", "ann"), UNIX, UNIX + 86_400);
+    let again = ann.ask_bytes(&mut turn, &allocate);
+    let mut elsewhere = ann.at(udp("192.0.2.7:7"));
+    let moved = elsewhere.ask(&mut turn, Method::REFRESH, |writer| {
+        writer.bytes(Attribute::MOBILITY_TICKET, &ticket);
+    });
+    for refused in [again, moved] {
+        assert_eq!(refused.code(), 401);
+        assert_eq!(refused.told.refusal, Some(Refusal::Revoked));
+    }
+}
+
 #[test]
 fn a_stranger_does_not_learn_what_is_revoked() {
     let mut turn = machine();
