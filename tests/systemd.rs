@@ -90,6 +90,62 @@ fn the_units_fit_the_configuration() {
     }
 }
 
+/// What the manual shows works under the unit: ports, and directories.
+#[test]
+fn the_examples_of_the_manual_fit_the_unit() {
+    let service = read("systemd/turnd.service");
+    let has = |line: &str| service.lines().any(|found| found == line);
+    for place in ["127.0.0.1:9641", "127.0.0.1:9642", "http://127.0.0.1:8089"] {
+        assert!(
+            turnd::config::REFERENCE.contains(&format!("\"{place}\"")),
+            "{place}"
+        );
+        let port = place.rsplit_once(':').unwrap().1;
+        assert!(has(&format!("SocketBindAllow=tcp:{port}")), "{place}");
+    }
+    for (path, line) in [
+        ("/var/log/turnd/", "LogsDirectory=turnd"),
+        ("/var/lib/turnd/", "StateDirectory=turnd"),
+        ("/run/turnd/", "RuntimeDirectory=turnd"),
+        ("/etc/turnd/", "ConfigurationDirectory=turnd"),
+    ] {
+        assert!(
+            turnd::config::REFERENCE.contains(path) && has(line),
+            "{path}"
+        );
+    }
+}
+
+/// The drop-in without which nobody but root may use the admin socket.
+#[test]
+fn a_service_that_others_may_ask_is_hardened_too() {
+    let units = Units::new("visitors");
+    let unit = units.path("turnd.service");
+    let text = fs::read_to_string(&unit).unwrap();
+    assert!(text.contains("#   PrivateUsers=no\n"), "the unit says how");
+    fs::write(
+        &unit,
+        text.replace("\nPrivateUsers=yes\n", "\nPrivateUsers=no\n"),
+    )
+    .unwrap();
+    let threshold = format!("--threshold={EXPOSURE}");
+    let asked = [
+        "security",
+        "--offline=true",
+        "--no-pager",
+        &threshold,
+        &unit,
+    ];
+    let Some(output) = analyze(&asked) else {
+        return;
+    };
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && told.contains("PrivateUsers="),
+        "{told}"
+    );
+}
+
 /// The units, with the program where it was built: systemd looks whether it is there.
 struct Units(PathBuf);
 

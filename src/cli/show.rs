@@ -5,8 +5,6 @@ use std::io::{self, IsTerminal as _};
 
 use rustix::termios::tcgetwinsize;
 
-/// What a line is cut to where there is no terminal.
-const WIDTH: usize = 100;
 /// No column that can be cut is cut to less.
 const NARROWEST: usize = 8;
 
@@ -22,7 +20,8 @@ impl Screen {
         let is_terminal = io::stdout().is_terminal();
         let size = tcgetwinsize(io::stdout()).ok().filter(|_| is_terminal);
         Self {
-            width: size.map_or(WIDTH, |size| usize::from(size.ws_col).max(60)),
+            // What goes to another program is not cut.
+            width: size.map_or(usize::MAX, |size| usize::from(size.ws_col).max(60)),
             colours: is_terminal && may_colour(),
         }
     }

@@ -101,9 +101,12 @@ impl Daemon<'_> {
             systemd::bear_with_me(patience + STOP);
             self.beat().await;
             tokio::select! {
-                signal = self.signals.next() => if signal == Signal::Stop {
-                    warn!(allocations, "ended at once by a second signal");
-                    return;
+                signal = self.signals.next() => match signal {
+                    Signal::Stop => {
+                        warn!(allocations, "ended at once by a second signal");
+                        return;
+                    }
+                    Signal::Reload => warn!("configuration not reloaded: the server is ending"),
                 },
                 Some(ask) = self.asks.recv() => self.answer_at_the_end(ask),
                 () = sleep_until(end) => {

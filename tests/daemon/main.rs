@@ -496,6 +496,8 @@ fn a_draining_server_waits_for_its_calls() {
     let mut late = Client::udp(daemon.udp);
     let refused = late.request(Method::ALLOCATE, udp_wanted);
     assert_eq!(refused.code(), 508, "no new call");
+    daemon.signal(Signal::HUP);
+    daemon.log("not reloaded: the server is ending");
     assert_eq!(
         client.request(Method::REFRESH, |_| {}).code(),
         0,

@@ -597,8 +597,14 @@ fn it_runs_alone_and_at_a_socket() {
     let request = http::request("POST", PATH, &[("Authorization", &bearer)], b"");
     http::exchange(&mut stream, &request).expect(201);
     assert!(std::net::UdpSocket::bind(udp).is_ok(), "there is no relay");
+    // What waits for a restart is named, and the level of the log is heeded.
+    let changed = format!("{text}\n[log]\nlevel = 'warn'\nformat = 'text'");
+    daemon.place.write("turnd.toml", &changed);
+    daemon.signal(rustix::process::Signal::HUP);
+    assert_eq!(daemon.log("waits for a restart")["key"], "log.format");
     daemon.signal(rustix::process::Signal::TERM);
     assert!(daemon.ended().success());
+    assert!(!daemon.all_said().contains("stopped"), "that is no warning");
     assert!(!path.exists());
 }
 
