@@ -238,7 +238,7 @@ impl Origin {
     /// A file that is not looked into.
     pub(super) fn unread(sources: &Sources) -> Self {
         Self::file(
-            sources.file.as_deref().unwrap_or(Path::new("")),
+            sources.file.as_deref().unwrap_or_else(|| Path::new("")),
             String::new(),
         )
     }

@@ -151,6 +151,8 @@ fn explain(kind: &ErrorKind) -> Refusal {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
 
@@ -265,7 +267,7 @@ mod tests {
             tenant: String::new(),
             ..issuer()
         };
-        let refusal = verify(&[strict.clone()], &token).await.unwrap_err();
+        let refusal = verify(slice::from_ref(&strict), &token).await.unwrap_err();
         assert_eq!(refusal.kind, Kind::Forbidden);
         let without_tenants = Issuer {
             tenant_claim: None,
