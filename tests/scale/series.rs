@@ -83,6 +83,8 @@ fn a36_a_hundred_thousand_users_and_tenants_leave_series_and_memory_as_they_were
     let (after, late) = come(EARLY..USERS);
     assert_eq!(before.series(), after.series());
     check_counts(&after, USERS as u64);
+    let expired = after.sum("turn_allocations_ended_total", "=\"expired\"");
+    assert_eq!(expired, USERS as u64);
     assert_eq!(
         after.sum("turn_dropped_packets_total", "=\"no_channel\""),
         USERS as u64
@@ -112,6 +114,8 @@ fn a36_those_who_come_over_the_network_leave_them_as_they_were_too() {
     let (after, late) = come(EARLY..NEAR);
     assert_eq!(before.series(), after.series());
     check_counts(&after, NEAR as u64);
+    let deleted = after.sum("turn_allocations_ended_total", "=\"deleted\"");
+    assert_eq!(deleted, NEAR as u64);
     let failed = after.sum("turn_auth_failures_total", "=\"integrity\"");
     assert_eq!(failed, NEAR as u64);
     check_memory((early, EARLY), (late, NEAR), &after);
