@@ -29,6 +29,7 @@
 //!
 //! A packet's way: `plane::worker` receives it, [`turn::Server`] judges it, `plane` sends what the verdict says.
 //! The feature `server`, on by default, is everything above layer 1; without it this is a library without I/O.
+//! The feature `otel`, which is not, lets `events` send spans.
 #![deny(unsafe_code)]
 
 pub mod stun;

@@ -91,7 +91,7 @@ impl Spans {
             .with_retry_policy(retry)
             .with_http_client(post)
             .build()
-            .map_err(io::Error::other)?;
+            .map_err(|error| io::Error::other(format!("otlp: {error}")))?;
         let ids = RandomIdGenerator::default();
         exporter.set_resource(&resource(&ids));
         Ok(Self {

@@ -26,7 +26,7 @@ use turnd::stun::{Attribute, Method};
 
 use process::{Daemon, Start, free_address};
 use receiver::{Mood, Receiver, value};
-use wire::{Client, Plane, peer};
+use wire::{Client, Plane, USER, peer};
 
 const LOST: &str = "turn_events_lost_total";
 const TOKEN: &str = "MARKER-token-of-the-collector";
@@ -139,7 +139,7 @@ fn a_session_is_a_span_that_says_what_its_last_line_says() {
         ("server.address", "127.0.0.1".to_owned()),
         ("server.port", daemon.udp.port().to_string()),
         ("network.transport", "udp".to_owned()),
-        ("user.id", wire::USER.to_owned()),
+        ("user.id", USER.to_owned()),
         ("turn.session", hex(&span.span_id)),
         ("turn.transport", "udp".to_owned()),
         ("turn.relays", relayed.to_string()),
@@ -186,7 +186,14 @@ fn assert_dated(span: &Span, line: &Value) {
 #[test]
 fn spans_say_where_they_are_from_and_clients_may_stay_unknown() {
     let receiver = Receiver::start(Mood::Take);
-    let mut start = start(&receiver.url(), "anonymize = true");
+    let mut start = start(&receiver.url(), "");
+    // Who comes by TCP is a customer's user.
+    start.configure(&format!(
+        "[[tenants]]\nname = 'acme'\nlisten = ['tcp {}']\nusers = [{{ name = '{USER}', password_file = '{USER}' }}]\n\
+         [events]\notlp = '{}'\nanonymize = true",
+        start.udp,
+        receiver.url()
+    ));
     start.command.env(
         "OTEL_RESOURCE_ATTRIBUTES",
         "host.name=ams-1,service.namespace=calls",
@@ -207,6 +214,11 @@ fn spans_say_where_they_are_from_and_clients_may_stay_unknown() {
         .map(|span| attribute(span, "network.transport"))
         .collect();
     assert_eq!(carriers, ["udp", "udp", "udp", "tcp"]);
+    let tenants = spans.iter();
+    let tenants: Vec<Option<String>> = tenants
+        .map(|span| value(&span.attributes, "turn.tenant"))
+        .collect();
+    assert_eq!(tenants, [None, None, None, Some("acme".to_owned())]);
     let ids: BTreeSet<_> = spans.iter().map(|span| &span.span_id).collect();
     let traces: BTreeSet<_> = spans.iter().map(|span| &span.trace_id).collect();
     assert_eq!((ids.len(), traces.len()), (4, 4));
