@@ -1944,6 +1944,22 @@ fn a_file_of_another_kind_is_refused_soon() {
     }
 }
 
+#[test]
+fn a_file_that_anybody_may_change_is_warned_about() {
+    let bench = Bench::new();
+    let load = |mode| {
+        let file = bench.file("turnd.toml", "");
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let sources = Sources {
+            file: Some(file),
+            ..Sources::default()
+        };
+        config::load(&sources, &bench.host).ok().unwrap()
+    };
+    let warned = |loaded: &Loaded| loaded.report.to_string().contains("anybody on this host");
+    assert!(!warned(&load(0o664)) && warned(&load(0o666)));
+}
+
 /// A server of another container, whose first process has the same number, may have been cut off here.
 #[test]
 fn a_draft_that_was_left_behind_is_in_nobodys_way() {

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::{ArgGroup, Args};
 use hyper::Method;
@@ -79,7 +80,8 @@ impl Revoke {
         let Revoked { ended, until } = client.send(Method::POST, PATH, &words)?;
         let ended = count(ended as u64, "call", "calls");
         Ok(format!(
-            "revoked, and remembered until {until}; ended {ended}\n"
+            "revoked, and remembered until {}; ended {ended}\n",
+            moment(until)
         ))
     }
 
@@ -154,7 +156,7 @@ impl Database {
         let outcome = self.runtime.block_on(self.revoker.revoke(order))?;
         Ok(format!(
             "revoked, and remembered until {}; a running server notices within a second\n",
-            outcome.term.until
+            moment(outcome.term.until)
         ))
     }
 
@@ -228,5 +230,27 @@ fn line(text: &mut String, entry: &Entry) {
     if let Some(moment) = not_before {
         let _ = write!(text, "--not-before {moment} ");
     }
-    let _ = writeln!(text, "(until {})", entry.until);
+    let _ = writeln!(text, "(until {})", moment(entry.until));
+}
+
+/// Seconds since 1970 as people say it.
+fn moment(unix: u64) -> String {
+    /// The last second of the year 9999.
+    const LAST: u64 = 253_402_300_799;
+    if unix > LAST {
+        return "the end of time".to_owned();
+    }
+    httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_told_as_a_date() {
+        assert_eq!(moment(1_795_585_305), "Wed, 25 Nov 2026 05:41:45 GMT");
+        assert_eq!(moment(253_402_300_799), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(moment(u64::MAX), "the end of time");
+    }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -206,6 +207,11 @@ pub(super) fn read(sources: &Sources) -> (Table, Report) {
     for (place, complaint) in failures {
         report.error_at("", place, complaint);
     }
+    if let Some(file) = sources.file.as_ref().filter(|file| is_open_to_all(file)) {
+        let what = "anybody on this host can change this file, and with it everything that the server does";
+        let remedy = format!("chmod o-w {}", file.display());
+        report.file_warning(Complaint::new(what, remedy));
+    }
     (table, report)
 }
 
@@ -217,6 +223,12 @@ fn read_file(path: &Path) -> io::Result<String> {
         return Err(io::Error::from(io::ErrorKind::FileTooLarge));
     }
     Ok(text)
+}
+
+fn is_open_to_all(path: &Path) -> bool {
+    const WRITABLE_BY_OTHERS: u32 = 0o002;
+    path.metadata()
+        .is_ok_and(|found| found.is_file() && found.mode() & WRITABLE_BY_OTHERS != 0)
 }
 
 #[expect(

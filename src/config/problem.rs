@@ -113,6 +113,11 @@ impl Report {
         self.push(Severity::Error, "", Some(Place::whole(0)), complaint);
     }
 
+    /// Notes a warning about the configuration file as a whole.
+    pub(super) fn file_warning(&mut self, complaint: Complaint) {
+        self.push(Severity::Warning, "", Some(Place::whole(0)), complaint);
+    }
+
     /// Notes a warning at the value of a key.
     pub fn warning(&mut self, key: &str, complaint: Complaint) {
         let place = self.places.get(key).cloned();

@@ -9,7 +9,8 @@ use crate::config::problem::Complaint;
 use crate::config::section::Section;
 use crate::config::{ApiKeySource, IssuerKeys, IssuerSource, Token, values};
 use crate::token::{Algorithm, Dialect, IceUrl, KeySet, Listen, Rates, Region};
-use crate::turn::is_plain;
+
+use super::plain;
 
 const DIALECTS: [(&str, Dialect); 6] = [
     ("turn-rest", Dialect::TurnRest),
@@ -210,16 +211,6 @@ fn origin(text: &str) -> Result<String, Complaint> {
         return Err(wrong("is not written as browsers write it"));
     }
     Ok(text.to_owned())
-}
-
-fn plain(text: &str) -> Result<String, Complaint> {
-    if is_plain(text) {
-        return Ok(text.to_owned());
-    }
-    Err(Complaint::new(
-        "this is of no use as a name",
-        "use 1 to 64 letters, digits, - _ and .",
-    ))
 }
 
 fn api_key(section: &mut Section<'_>, ids: &mut BTreeSet<String>) -> Option<ApiKeySource> {
