@@ -1,5 +1,6 @@
 //! `turnd explain`
 
+use std::io::{self, IsTerminal as _};
 use std::net::IpAddr;
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ use turnd::turn::Reach;
 
 use super::address::Address;
 use super::client::{At, Client, quoted};
+use super::show::Screen;
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -64,7 +66,7 @@ impl Explain {
             Ok(super::print(&if self.json {
                 format!("{:#}\n", client.get::<serde_json::Value>(&path)?)
             } else {
-                client.get::<Explanation>(&path)?.to_string()
+                laid_out(&client.get::<Explanation>(&path)?)
             }))
         };
         let of_peer = self.peer.filter(|_| asked.len() == 1);
@@ -80,6 +82,39 @@ impl Explain {
 
 fn text(address: Option<Address>) -> Option<String> {
     address.map(|address| address.to_string())
+}
+
+/// As it is, for programs; on a terminal, in lines that fit.
+fn laid_out(explanation: &Explanation) -> String {
+    let text = explanation.to_string();
+    if io::stdout().is_terminal() {
+        folded(&text, Screen::of_stdout().width)
+    } else {
+        text
+    }
+}
+
+/// Breaks lines between words; what follows stands where the text of the line began.
+fn folded(text: &str, width: usize) -> String {
+    let mut folded = String::new();
+    for line in text.split_inclusive('\n') {
+        let begins = |letter: char| letter.is_alphabetic() || letter == '`';
+        let margin = line.find(begins).unwrap_or_default().min(width / 2);
+        let mut column = 0;
+        for (place, word) in line.split(' ').enumerate() {
+            let length = word.trim_end().chars().count();
+            if place > 0 && column > margin && column + 1 + length > width {
+                folded += &format!("\n{:margin$}", "");
+                column = margin;
+            } else if place > 0 {
+                folded.push(' ');
+                column += 1;
+            }
+            folded.push_str(word);
+            column += length;
+        }
+    }
+    folded
 }
 
 /// By the configuration: what a server would say that has just been started with it.
@@ -106,7 +141,7 @@ fn judge(peer: IpAddr, json: bool, sources: &Sources) -> ExitCode {
     };
     if !json {
         let text = "No server can be asked: judged by the configuration alone.\n\n";
-        return super::print(&format!("{text}{explanation}"));
+        return super::print(&format!("{text}{}", laid_out(&explanation)));
     }
     match serde_json::to_string_pretty(&explanation) {
         Ok(text) => super::print(&format!("{text}\n")),
@@ -114,5 +149,25 @@ fn judge(peer: IpAddr, json: bool, sources: &Sources) -> ExitCode {
             complain(&format_args!("error: {error}"));
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_broken_between_words_and_nothing_is_lost() {
+        let text = "1. The peer was refused by a rule.\n   -> Open it, or not.\n\nSession 7: ann\n   relay 1.2.3.4:5\n";
+        assert_eq!(folded(text, 100), text);
+        assert_eq!(
+            folded(text, 20),
+            "1. The peer was\n   refused by a\n   rule.\n   -> Open it, or\n      not.\n\nSession 7: ann\n   relay 1.2.3.4:5\n"
+        );
+        let long = "x".repeat(40);
+        assert_eq!(
+            folded(&format!("1. a {long} b\n"), 20),
+            format!("1. a\n   {long}\n   b\n")
+        );
     }
 }

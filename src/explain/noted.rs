@@ -130,13 +130,10 @@ impl Story<'_> {
     }
 
     fn no_channel(&self, number: u16, note: &Note) -> Option<Finding> {
-        let mut notes = self.account.notes.iter().rev();
-        let bound = notes.find_map(|note| match note.fact {
-            Fact::Bound {
-                number: bound, ip, ..
-            } if bound == number => Some(ip),
-            _ => None,
-        });
+        let mut facts = self.account.notes.iter().rev().map(|note| note.fact);
+        let bound = facts
+            .find(|fact| matches!(fact, Fact::Bound { number: bound, .. } if *bound == number));
+        let bound = bound.and_then(|fact| fact.peer());
         if bound.is_some_and(|ip| self.is_closed(ip)) {
             return None;
         }

@@ -45,12 +45,17 @@ pub(super) fn peers(account: &Account) -> Vec<String> {
         .exchanges
         .iter()
         .map(|one| {
-            let lasts = match one.left {
-                Ok(left) => format!("for {} more", span(left.as_secs())),
-                Err(ago) => format!("expired {} ago", span(ago.as_secs())),
+            let lasts = match (one.left, account.ended) {
+                (Ok(left), None) => format!(", for {} more", span(left.as_secs())),
+                // What lived ended with the session.
+                (Ok(_), Some(_)) => String::new(),
+                (Err(ago), None) => format!(", expired {} ago", span(ago.as_secs())),
+                (Err(ago), Some(_)) => {
+                    format!(", expired {} before the end", span(ago.as_secs()))
+                }
             };
             format!(
-                "peer {}: {}, {lasts}; {} sent, {} heard",
+                "peer {}: {}{lasts}; {} sent, {} heard",
                 place(one),
                 match one.channel {
                     Some((_, number)) => format!("channel 0x{number:04x}"),

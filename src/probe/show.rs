@@ -99,6 +99,7 @@ impl Paint {
                 format!("All {all} work as far as they were tested: see the notes above.")
             }
             (0, all) => format!("None of {all} works."),
+            (1, all) => format!("1 of {all} works."),
             (works, all) => format!("{works} of {all} work."),
         };
         let colour = if report.ok && report.is_whole() {

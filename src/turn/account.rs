@@ -211,7 +211,7 @@ impl Server {
         let Some(allocation) = self.allocation_by(request) else {
             return false;
         };
-        let fact = denied.unwrap_or(Fact::Refused {
+        let fact = denied.unwrap_or_else(|| Fact::Refused {
             method,
             code: reject.code().0,
             ground: reject.ground(),

@@ -415,11 +415,20 @@ fn a_call_that_works_has_nothing_wrong_and_its_failed_candidates_come_last() {
 #[test]
 fn what_ends_is_remembered_and_an_unknown_session_is_said_to_be_unknown() {
     let (daemon, mut client, _) = call();
+    let mute = "127.0.0.2:9".parse().unwrap();
+    assert_eq!(client.permit(mute).code(), 0);
     let answer = client.request(turnd::stun::Method::REFRESH, |writer| {
         writer.u32(turnd::stun::Attribute::LIFETIME, 0);
     });
     assert_eq!(answer.code(), 0);
-    says(&explain(&daemon, &["--user", USER]), &[" ago (deleted)"]);
+    let told = explain(&daemon, &["--user", USER]);
+    says(
+        &told,
+        &[
+            " ago (deleted)",
+            "   peer 127.0.0.2: permission; 0 sent, 0 heard\n",
+        ],
+    );
     says(
         &explain(&daemon, &["0000000000000007"]),
         &["Nothing is known of that"],

@@ -223,7 +223,8 @@ impl Visit<'_> {
         for (place, client) in clients.iter_mut().enumerate() {
             let given_back = timeout(each, give_back(client)).await;
             let given_back = given_back.unwrap_or(Err(Fault::Silence));
-            failed = failed.or(given_back.err().filter(|_| place >= doubtful));
+            let told = given_back.err().filter(|_| place >= doubtful);
+            failed = failed.or(told);
         }
         match failed {
             _ if !certain => {}
