@@ -1,6 +1,8 @@
 //! TURN over DTLS (RFC 7350): a client with real sockets, and strangers by the thousand.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "support/mutate.rs"]
+mod mutate;
 #[path = "daemon/process.rs"]
 mod process;
 mod wire;
@@ -9,13 +11,14 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use turnd::metrics::{Direction, Snapshot};
 use turnd::plane::Listen;
 use turnd::stun::{Attribute, Method};
 use turnd::turn::{Cause, Family, Settings, Transport};
 
+use mutate::mutated;
 use process::{Daemon, Start, certificate, free_address};
 use wire::dtls::{Association, client_hello, identity};
 use wire::{Client, Link, Plane, loopback, peer, receive_from};
@@ -296,7 +299,7 @@ fn a15_a_hundred_thousand_mutated_records_do_not_disturb_a_call() {
     let mut random = StdRng::seed_from_u64(SEED);
     let mut flood = |count: usize, call: &mut Call| {
         for number in 0..count {
-            let bytes = hostile(&mut random, &models);
+            let bytes = mutated(&mut random, &models, 0.1);
             // A full buffer of the sender is not the server's business.
             let _ = match number % 10 {
                 0 => call.association().socket.send(&bytes),
@@ -403,26 +406,6 @@ fn daemon() -> (Daemon, SocketAddr) {
     ));
     certificate(&start.place.0, 2040);
     (start.ready(), dtls)
-}
-
-/// Random bytes, or a record with a few of them changed, cut or added.
-fn hostile(random: &mut StdRng, models: &[Vec<u8>]) -> Vec<u8> {
-    if random.random_bool(0.1) {
-        let mut bytes = vec![0; random.random_range(0..1500)];
-        random.fill_bytes(&mut bytes);
-        return bytes;
-    }
-    let mut bytes = models[random.random_range(0..models.len())].clone();
-    for _ in 0..random.random_range(1..6) {
-        let at = random.random_range(0..bytes.len());
-        bytes[at] = random.random();
-    }
-    match random.random_range(0..4) {
-        0 => bytes.truncate(random.random_range(0..=bytes.len())),
-        1 => bytes.extend((0..random.random_range(0..64)).map(|_| 0xA5)),
-        _ => {}
-    }
-    bytes
 }
 
 /// Bytes of memory that the server really has.

@@ -1,6 +1,8 @@
 //! The binary under hostile bytes on every listener: no panic, no growth, and a call that goes on meanwhile.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "support/mutate.rs"]
+mod mutate;
 #[path = "daemon/process.rs"]
 mod process;
 mod wire;
@@ -11,10 +13,11 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, RngExt as _, SeedableRng as _};
+use rand::{RngExt as _, SeedableRng as _};
 use turnd::stun::Method;
 use turnd::turn::Cause;
 
+use mutate::mutated;
 use process::{Daemon, Start, certificate, free_address};
 use wire::{Client, peer, receive_from};
 
@@ -137,26 +140,6 @@ fn models() -> Vec<Vec<u8>> {
     models
 }
 
-/// Random bytes, or a message with a few of them changed, cut or added.
-fn hostile(random: &mut StdRng, models: &[Vec<u8>]) -> Vec<u8> {
-    if random.random_bool(0.3) {
-        let mut bytes = vec![0; random.random_range(0..1500)];
-        random.fill_bytes(&mut bytes);
-        return bytes;
-    }
-    let mut bytes = models[random.random_range(0..models.len())].clone();
-    for _ in 0..random.random_range(0..6) {
-        let at = random.random_range(0..bytes.len());
-        bytes[at] = random.random();
-    }
-    match random.random_range(0..4) {
-        0 => bytes.truncate(random.random_range(0..=bytes.len())),
-        1 => bytes.extend((0..random.random_range(0..64)).map(|_| 0xA5)),
-        _ => {}
-    }
-    bytes
-}
-
 fn flood(
     socket: &UdpSocket,
     to: SocketAddr,
@@ -167,7 +150,7 @@ fn flood(
 ) {
     for i in 0..count {
         // A full buffer of the sender is not the server's business.
-        let _ = socket.send_to(&hostile(random, models), to);
+        let _ = socket.send_to(&mutated(random, models, 0.3), to);
         if i % 5_000 == 0 {
             call.goes_on();
         }
@@ -186,7 +169,7 @@ fn streams(
     for i in 0..count {
         let mut stream = TcpStream::connect(to[i % 2]).unwrap();
         for _ in 0..random.random_range(1..8) {
-            if stream.write_all(&hostile(random, models)).is_err() {
+            if stream.write_all(&mutated(random, models, 0.3)).is_err() {
                 break;
             }
         }

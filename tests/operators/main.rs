@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 mod dashboard;
+#[path = "../support/outside.rs"]
+mod outside;
 #[path = "../daemon/process.rs"]
 mod process;
 #[path = "../wire/mod.rs"]
@@ -12,10 +14,10 @@ mod wire;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use outside::given;
 use process::{Daemon, Start, certificate, free_address};
 
 #[test]
@@ -72,20 +74,7 @@ fn every_alert_is_tested_and_says_what_to_do() {
 fn promtool_finds_nothing_wrong_with_the_metrics() {
     let Some(promtool) = promtool() else { return };
     let page = page(&daemon());
-    let mut child = Command::new(promtool)
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(page.as_bytes())
-        .unwrap();
-    let ended = child.wait_with_output().unwrap();
+    let ended = given(Command::new(promtool).args(["check", "metrics"]), &page);
     let said = [ended.stdout, ended.stderr]
         .map(|said| String::from_utf8(said).unwrap())
         .concat();

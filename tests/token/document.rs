@@ -1,12 +1,12 @@
 //! `/openapi.json`: a validator of others finds it good, and answers are what it says.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
 use crate::http::Reply;
+use crate::outside::given;
 use crate::service::{KEY, OTHER_KEY, Service, basic};
 
 const ALL: &str = "dialects = ['turn-rest', 'stunner', 'azure', 'cloudflare', 'twilio', 'aws']\n\
@@ -68,20 +68,10 @@ fn the_document_is_good_and_answers_keep_to_it() {
     };
     let answers = answers(&service);
     let said = json!({ "document": document, "answers": answers });
-    let mut child = Command::new(python)
-        .args(["-c", VALIDATOR])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(said.to_string().as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
+    let output = given(
+        Command::new(python).args(["-c", VALIDATOR]),
+        &said.to_string(),
+    );
     let (out, err) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),

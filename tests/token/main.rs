@@ -6,6 +6,8 @@ mod dialects;
 mod document;
 mod http;
 mod native;
+#[path = "../support/outside.rs"]
+mod outside;
 #[path = "../daemon/process.rs"]
 mod process;
 mod revocation;

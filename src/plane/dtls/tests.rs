@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use dimpl::{Config, Dtls, DtlsCertificate, Output};
-use rand::{Rng as _, RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::*;
 use crate::turn::{Path, Transport};

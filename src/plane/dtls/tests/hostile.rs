@@ -1,6 +1,10 @@
 //! Bad networks and bad bytes: no panic, no state, no memory.
 
+#[path = "../../../../tests/support/mutate.rs"]
+mod mutate;
+
 use super::*;
+use mutate::mutated;
 
 /// What a bad network does to datagrams, in a time of its own.
 struct Network {
@@ -205,26 +209,6 @@ fn resident() -> usize {
     pages.parse::<usize>().unwrap() * 4096
 }
 
-/// Random bytes, or a record with a few of them changed, cut or added.
-fn mutated(random: &mut StdRng, models: &[Vec<u8>]) -> Vec<u8> {
-    if random.random_bool(0.05) {
-        let mut bytes = vec![0; random.random_range(0..600)];
-        random.fill_bytes(&mut bytes);
-        return bytes;
-    }
-    let mut bytes = models[random.random_range(0..models.len())].clone();
-    for _ in 0..random.random_range(1..6) {
-        let at = random.random_range(0..bytes.len());
-        bytes[at] = random.random();
-    }
-    match random.random_range(0..4) {
-        0 => bytes.truncate(random.random_range(0..=bytes.len())),
-        1 => bytes.extend([0xa5; 20]),
-        _ => {}
-    }
-    bytes
-}
-
 /// A million bad records, of strangers and in the name of a client: silence, an alert, or what asks a ClientHello for
 /// its cookie; no state, and no more memory at the end than after the first ones.
 #[test]
@@ -248,7 +232,7 @@ fn a15_a_million_bad_records_leave_nothing_behind() {
         models.extend((0..30).map(|_| forged(&mut random)));
         let mut flood = |count: u32, server: &mut Server| {
             for number in 0..count {
-                let bytes = mutated(&mut random, &models);
+                let bytes = mutated(&mut random, &models, 0.05);
                 let from = match number % 4 {
                     0 => peer.client,
                     _ => client(&format!(
