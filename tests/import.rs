@@ -1,9 +1,11 @@
 //! `turnd import`: what becomes of each key of coturn, of what well-known projects recommend, and of nonsense.
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+#[path = "support/outside.rs"]
+mod outside;
+
 use std::env;
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -15,6 +17,8 @@ use toml::de::DeTable;
 use turnd::config::{self, Config, Host, Loaded, LogFormat, SecretFile, Sources, StateDirectory};
 use turnd::import::{self, Class, Imported, Surroundings};
 use turnd::turn::{SecretAlgorithm, Transport};
+
+use outside::given;
 
 /// What no output may contain.
 const MARKER: &str = "MARKER";
@@ -362,6 +366,9 @@ const KEYS: &[(&str, &[Class], Kept)] = &[
         |c| c.metrics == Some("127.0.0.2:9700".parse().unwrap()),
     ),
     ("prometheus-port=9700", &[D], |c| c.metrics.is_none()),
+    ("prometheus\nprometheus-port=3478", &[D, D], |c| {
+        c.metrics.is_none()
+    }),
     (
         "no-cli\ncli=0\nweb-admin=off\nweb-admin-listen-on-workers=no",
         &[M, M, M, M],
@@ -1177,20 +1184,9 @@ impl Bench {
     }
 
     fn run(&self, arguments: &[&str], input: Option<&str>) -> Output {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_turnd"))
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin
-            .write_all(input.unwrap_or_default().as_bytes())
-            .unwrap();
-        drop(stdin);
-        child.wait_with_output().unwrap()
+        let mut command = Command::new(env!("CARGO_BIN_EXE_turnd"));
+        let command = command.args(arguments).env_clear();
+        given(command, input.unwrap_or_default())
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Doors {
     has_udp: bool,
     /// Where DTLS is spoken.
     dtls: Vec<SocketAddr>,
+    /// Where connections come in.
+    pub(super) streams: Vec<SocketAddr>,
 }
 
 /// One listener.
@@ -219,7 +221,7 @@ impl<'a> Translation<'a> {
             match door.transport {
                 "udp" => self.doors.has_udp = true,
                 "dtls" => self.doors.dtls.push(door.address),
-                _ => {}
+                _ => self.doors.streams.push(door.address),
             }
             let mut origins = self.origins(&door.origins);
             if origins.is_empty() {

@@ -104,6 +104,15 @@ impl<'a> Translation<'a> {
             .into_iter()
             .chain(named.map(|(line, _)| line))
             .collect();
+        if self.doors.streams.iter().any(|door| are_one(*door, listen)) {
+            for line in std::iter::once(asked).chain(used) {
+                self.dropped(
+                    line,
+                    "clients are listened for at that port: give [metrics] listen another",
+                );
+            }
+            return;
+        }
         let origins = self.origins(&[&[asked], &used[..]].concat());
         self.toml
             .assign("metrics", &origins, "listen", &quoted(&listen.to_string()));
@@ -137,4 +146,12 @@ impl<'a> Translation<'a> {
             }
         }
     }
+}
+
+/// Whether two sockets cannot both be there.
+fn are_one(one: SocketAddr, other: SocketAddr) -> bool {
+    let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() == other.port()
+        && one.is_ipv4() == other.is_ipv4()
+        && (everywhere || one.ip() == other.ip())
 }
