@@ -286,6 +286,13 @@ fn what_is_changed_in_a_file_is_noticed_and_not_shown() {
         assert!(!format!("{after:?}").contains(&content), "{file}");
         bench.secret(file, &old);
     }
+}
+
+#[test]
+fn a_renewed_certificate_is_noticed() {
+    let bench = furnished();
+    let text = document(&[]);
+    let before = bench.good(&text).reading();
     // Three times the same pair.
     bench.certificate("cert.pem", "key.pem", 2041);
     let keys = [
