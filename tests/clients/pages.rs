@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use crate::peer::trust_authority;
+use crate::peer::{Peer, trust_authority};
 use crate::rig::{Host, NAME, Rig};
 use crate::server::{self, Credential, PAGES, SECRET, Server, Setup, metrics};
 use crate::tool::{self, Tool};
@@ -136,6 +136,41 @@ fn the_self_test_tells_what_to_do() {
     assert_eq!(text.matches("Name not found").count(), 1, "{text}");
     for secret in [&good.password, &old.password, &wrong.password] {
         assert!(!text.contains(secret.as_str()), "{text}");
+    }
+}
+
+/// An operator ends the call while it is measured: what came through until then does not make it one that works.
+#[test]
+fn the_self_test_tells_of_a_call_that_breaks_off() {
+    let Some(rig) = rig() else {
+        return;
+    };
+    let mut setup = setup();
+    setup.more += "[admin]\nsocket = \"admin.sock\"\n";
+    let _server = Server::start_with(&rig, &setup);
+    let Credential { username, password } = Credential::lasting(3600);
+    let url = format!("turn:{NAME}:3478?transport=udp");
+    let configuration = json!({ "urls": url, "username": username, "credential": password });
+    let mut reader = Peer::reader(&rig, Host::A);
+    let mut step = |words: Value| {
+        let told = reader.ask(&words);
+        assert_eq!(told["wrong"], json!([]), "{told:#}");
+        told
+    };
+    step(json!({ "do": "open", "url": self_test("http", &json!([configuration])) }));
+    step(json!({ "do": "wait", "at": "#verdict-text:text('Measuring delay')" }));
+    let kick = ["kick", "--client", "10.99.1.2", "--config", server::CONFIG];
+    rig.run(Host::S, env!("CARGO_BIN_EXE_turnd"), &kick);
+    step(json!({ "do": "wait", "at": "body[data-state=done]" }));
+    let told = step(json!({ "do": "look", "as": "self-test-broken-off" }));
+    let text = told["seen"]["self-test-broken-off"].as_str();
+    let text = text.expect("a text");
+    for part in [
+        "The relay does not work from here",
+        "✕ Fails",
+        "It broke off",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
     }
 }
 
