@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use turnd::stun::framing::{Frame, next_frame};
@@ -54,10 +54,13 @@ fn a_flood_of_what_nobody_asked_for_ends_in_time() {
             let _ = socket.send_to(&noise, from);
         }
     });
-    let begun = Instant::now();
     let ended = Test::new().arg(&fake.url()).flag("--timeout", "4s").json();
-    assert_eq!(ended.failed("binding")["fault"], "silence");
-    assert!(begun.elapsed() < Duration::from_secs(30));
+    let binding = ended.failed("binding");
+    assert_eq!(binding["fault"], "silence");
+    assert!(
+        binding["milliseconds"].as_f64().unwrap() < 10_000.0,
+        "{binding:#}"
+    );
 }
 
 #[test]
@@ -75,13 +78,16 @@ fn a_drip_of_single_bytes_ends_in_time() {
             thread::park_timeout(Duration::from_millis(20));
         }
     });
-    let begun = Instant::now();
     let ended = Test::new()
         .arg(&format!("turn:{address}?transport=tcp"))
         .flag("--timeout", "4s")
         .json();
-    assert_eq!(ended.failed("binding")["fault"], "silence");
-    assert!(begun.elapsed() < Duration::from_secs(30));
+    let binding = ended.failed("binding");
+    assert_eq!(binding["fault"], "silence");
+    assert!(
+        binding["milliseconds"].as_f64().unwrap() < 10_000.0,
+        "{binding:#}"
+    );
     server.join().unwrap();
 }
 
@@ -323,10 +329,11 @@ fn serve_stream(
 
 // ---- what is given away ----
 
+/// What each connection sent.
+type Got = Arc<Mutex<Vec<Vec<u8>>>>;
+
 /// A server of TLS that shows a certificate to each connection, and keeps what each sends.
-fn secured(
-    certificates: Vec<Arc<ServerConfig>>,
-) -> (SocketAddr, Arc<Mutex<Vec<Vec<u8>>>>, thread::JoinHandle<()>) {
+fn secured(certificates: Vec<Arc<ServerConfig>>) -> (SocketAddr, Got, thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let got = Arc::new(Mutex::new(Vec::new()));
