@@ -172,6 +172,7 @@ fn the_self_test_tells_of_a_call_that_breaks_off() {
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
+    assert!(!text.contains("Name not found"), "{text}");
 }
 
 /// What stands in the box may be wrong; what is printed for JavaScript is understood.
