@@ -1417,6 +1417,12 @@ fn visitors_who_could_not_come_in_are_warned_about() {
     let mut found = warned(&bench, "users = ['1234']\ngroup = '4'");
     found.sort_by_key(|key| std::cmp::Reverse(key.clone()));
     assert_eq!(found, both);
+    // All whom the kernel does not name are one number to the server: it must not open to everybody.
+    let seat = bench
+        .good("[admin]\nusers = ['65534', '990']\ngroup = '65534'")
+        .parts
+        .seat;
+    assert_eq!((seat.users, seat.group), (vec![990], None));
 }
 
 #[test]

@@ -82,6 +82,9 @@ impl Assembly<'_> {
         let mut admitted: Vec<u32> = users.iter().filter_map(|name| self.user(name)).collect();
         self.check_visitors(group.as_ref().map(|(id, _)| *id), &admitted);
         admitted.extend(group.iter().flat_map(|(_, members)| members));
+        // The kernel gives all whom it does not name the same number, which may be one of these.
+        admitted.retain(|user| is_known(&self.host.known_users, *user));
+        let group = group.filter(|(group, _)| is_known(&self.host.known_groups, *group));
         let token = token_file
             .as_ref()
             .and_then(|file| self.read_secret("admin.token_file", file));
@@ -143,8 +146,6 @@ impl Assembly<'_> {
             self.warning(key, what, remedy);
         }
         let host = self.host;
-        let is_known =
-            |known: &[RangeInclusive<u32>], id: u32| known.iter().any(|range| range.contains(&id));
         let unknown = [
             (
                 "admin.users",
@@ -208,4 +209,9 @@ impl Assembly<'_> {
         }
         found
     }
+}
+
+/// Whether the kernel says of this one who it is.
+fn is_known(known: &[RangeInclusive<u32>], id: u32) -> bool {
+    known.iter().any(|range| range.contains(&id))
 }
