@@ -4,6 +4,7 @@
 #[path = "../daemon/process.rs"]
 mod process;
 mod receiver;
+mod serve;
 #[path = "../wire/mod.rs"]
 mod wire;
 

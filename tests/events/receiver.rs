@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread;
 
 use axum::Router;
 use axum::extract::State;
@@ -14,6 +13,8 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
+
+use crate::serve::serve;
 
 pub(crate) const SECRET: &str = "MARKER-webhook-webhook-webhook";
 
@@ -49,22 +50,10 @@ impl Receiver {
             forged: AtomicUsize::new(0),
             hung: AtomicUsize::new(0),
         });
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let at = listener.local_addr().unwrap();
         let router = Router::new()
             .route("/events", post(take))
             .with_state(Arc::clone(&inner));
-        thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async {
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                axum::serve(listener, router).await.unwrap();
-            });
-        });
+        let at = serve(router);
         Self { inner, at }
     }
 

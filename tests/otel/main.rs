@@ -4,6 +4,8 @@
 #[path = "../daemon/process.rs"]
 mod process;
 mod receiver;
+#[path = "../events/serve.rs"]
+mod serve;
 #[path = "../wire/mod.rs"]
 mod wire;
 
