@@ -87,6 +87,7 @@ impl SocketError {
             Some(code) if NO_DESCRIPTOR.contains(&code) => return Self::NoDescriptor,
             Some(_) | None => {}
         }
+
         #[expect(
             clippy::wildcard_enum_match_arm,
             reason = "the standard library's kinds are open"

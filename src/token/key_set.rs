@@ -393,6 +393,7 @@ mod tests {
         assert!(!finds(&[key(Some("a")), key(Some("a"))], Some("a")));
         assert!(choose(&keys, Some("a"), Algorithm::RS256).is_none());
     }
+
     const SET: &str = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
     /// Whoever asks for the keys and goes away takes nothing from the others.
