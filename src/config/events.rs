@@ -1,5 +1,6 @@
 //! `[events]`: who is told of sessions.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::events::{self, Key, Sink};
@@ -8,7 +9,7 @@ use super::assemble::Assembly;
 use super::problem::Complaint;
 use super::secrets::SHORT_SECRET;
 use super::section::Section;
-use super::{Events, WebhookSource, otlp, values};
+use super::{OtlpSource, SecretFile, otlp, values};
 
 const SHORTEST_INTERIM: Duration = Duration::from_secs(1);
 const LONGEST_INTERIM: Duration = Duration::from_secs(24 * 3600);
@@ -19,6 +20,40 @@ const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 const DEFAULT_SPOOL: u32 = 64;
 /// Where events wait, in the state directory.
 const SPOOL: &str = "events";
+
+/// `[events]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Events {
+    /// Where lines go.
+    pub file: Option<Sink>,
+    /// How often sessions that go on are told of.
+    pub interim: Option<Duration>,
+    /// Is of clients only their network told?
+    pub anonymize: bool,
+    /// Who is sent events over HTTP.
+    pub webhook: Option<WebhookSource>,
+    /// Who is sent spans.
+    pub otlp: Option<OtlpSource>,
+}
+
+/// `[events.webhook]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WebhookSource {
+    /// Where events are posted.
+    pub url: String,
+    /// Where the secret lies that they are signed with.
+    pub secret_file: SecretFile,
+    /// The key that names the file, for messages.
+    pub key: String,
+    /// Where events wait; `None`: in the state directory.
+    pub spool: Option<PathBuf>,
+    /// How many of them: in MiB.
+    pub spool_limit: u32,
+    /// How long the receiver may take.
+    pub timeout: Duration,
+    /// The first pause after a failure.
+    pub retry: Duration,
+}
 
 pub(super) fn read(section: &mut Section<'_>) -> Events {
     let file = match section.parsed("file", |text| Ok(text == "stdout")) {

@@ -46,11 +46,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
-
-use crate::events::Sink;
 use crate::plane::{Carry, Listen};
-use crate::token::{Algorithm, Dialect, IceUrl, Rates, Region};
 use crate::turn::{
     self, Limits, OnExpiry, PasswordAlgorithms, PasswordEncoding, Peers, SecretAlgorithm,
     TokenAlgorithm, Transport,
@@ -62,13 +58,15 @@ pub use certificate::{CertificateFiles, Stamp};
 pub use contents::Contents;
 pub use difference::{Difference, Differences, Reading};
 pub use document::{ENVIRONMENT_PREFIX, Sources};
+pub use events::{Events, WebhookSource};
 pub use host::{FoundBy, Host, unix_now};
+pub use otlp::OtlpSource;
 pub(crate) use problem::nearest;
 pub use problem::{Complaint, Problem, Report, Severity};
 pub use secrets::{Secret, StateDirectory, generate, password_weakness, read as read_secret};
 pub(crate) use show::text as toml_text;
 pub use tls::{Certificate, Tls};
-pub use token::TokenParts;
+pub use token::{ApiKeySource, IssuerKeys, IssuerSource, Token, TokenParts};
 pub(crate) use values::{LARGEST_RATE, show_bit_rate};
 pub use values::{duration, show_duration};
 
@@ -309,156 +307,15 @@ pub struct Redirect {
     pub overload_at: Option<u32>,
 }
 
-/// `[events]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Events {
-    /// Where lines go.
-    pub file: Option<Sink>,
-    /// How often sessions that go on are told of.
-    pub interim: Option<Duration>,
-    /// Is of clients only their network told?
-    pub anonymize: bool,
-    /// Who is sent events over HTTP.
-    pub webhook: Option<WebhookSource>,
-    /// Who is sent spans.
-    pub otlp: Option<OtlpSource>,
-}
-
-/// `[events] otlp`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OtlpSource {
-    /// The collector, without the path of traces.
-    pub url: String,
-    /// Where the headers lie that go along.
-    pub headers_file: Option<SecretFile>,
-    /// The key that names the file, for messages.
-    pub key: String,
-}
-
-/// `[events.webhook]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct WebhookSource {
-    /// Where events are posted.
-    pub url: String,
-    /// Where the secret lies that they are signed with.
-    pub secret_file: SecretFile,
-    /// The key that names the file, for messages.
-    pub key: String,
-    /// Where events wait; `None`: in the state directory.
-    pub spool: Option<PathBuf>,
-    /// How many of them: in MiB.
-    pub spool_limit: u32,
-    /// How long the receiver may take.
-    pub timeout: Duration,
-    /// The first pause after a failure.
-    pub retry: Duration,
-}
-
 /// `[revocation]`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Revocation {
-    /// Can credentials be revoked? `None`: where there is a token service.
+    /// Can credentials be revoked? `None`: if the database can be made.
     pub enabled: Option<bool>,
     /// Where that is kept; `None`: in the state directory.
     pub database: Option<PathBuf>,
     /// For how long: at least as long as any credential is good.
     pub keep: Duration,
-}
-
-/// `[token]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// Where it listens; nowhere: it is off.
-    pub listen: Vec<crate::token::Listen>,
-    /// Its certificate; that of `[tls]` without one.
-    pub certificate: Option<CertificateFiles>,
-    /// What is handed out; none: by the listeners.
-    pub urls: Vec<IceUrl>,
-    /// What is handed out to those who choose a region.
-    pub regions: Vec<Region>,
-    /// How long a credential is good if nothing is said.
-    pub ttl: Duration,
-    /// And at most.
-    pub max_ttl: Duration,
-    /// What it understands beside its own.
-    pub dialects: Vec<Dialect>,
-    /// The pages that may ask.
-    pub origins: Vec<String>,
-    /// Keys of backends.
-    pub api_keys: Vec<ApiKeySource>,
-    /// Who signs the tokens of users.
-    pub issuers: Vec<IssuerSource>,
-    /// How often it may be asked.
-    pub rates: Rates,
-    /// Reverse proxies that are believed.
-    pub proxies: Vec<IpNet>,
-}
-
-impl Token {
-    /// Is there a token service at all?
-    fn is_on(&self) -> bool {
-        !self.listen.is_empty()
-    }
-}
-
-/// One of `[token] api_keys`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiKeySource {
-    /// The operator's name of it.
-    pub id: String,
-    /// Where it lies.
-    pub file: SecretFile,
-    /// Whose it is; empty without tenants.
-    pub tenant: String,
-    /// May it have credentials made?
-    pub issues: bool,
-    /// May it take them back?
-    pub revokes: bool,
-    /// How long its credentials are good at most.
-    pub max_ttl: Option<Duration>,
-    /// The key that names the file, for messages.
-    pub key: String,
-}
-
-/// One of `[token] issuers`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssuerSource {
-    /// `iss`
-    pub name: String,
-    /// What must be in `aud`.
-    pub audience: String,
-    /// What it signs with: all of them with a shared key, or none.
-    pub algorithms: Vec<Algorithm>,
-    /// Where its keys are.
-    pub keys: IssuerKeys,
-    /// The claim that names the tenant.
-    pub tenant_claim: Option<String>,
-    /// The tenant of tokens without it; empty without tenants.
-    pub tenant: String,
-    /// What its tokens must be good for.
-    pub scopes: Vec<String>,
-    /// How much its clock may differ.
-    pub leeway: Duration,
-    /// The key that names the keys, for messages.
-    pub key: String,
-}
-
-impl IssuerSource {
-    /// Does it sign with a key that is shared with it?
-    pub(crate) fn is_shared(&self) -> bool {
-        let shared = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
-        let mut algorithms = self.algorithms.iter();
-        algorithms.any(|algorithm| shared.contains(algorithm))
-    }
-}
-
-/// Where the keys of an issuer are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IssuerKeys {
-    /// Behind a URL.
-    Url(String),
-    /// In a file.
-    File(SecretFile),
 }
 
 /// `[admin]`

@@ -5,7 +5,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::events::{self, EXPORTS_SPANS};
 
-use super::OtlpSource;
+use super::SecretFile;
 use super::assemble::Assembly;
 use super::events::is_here;
 use super::problem::Complaint;
@@ -15,6 +15,17 @@ use super::section::Section;
 const PATH: &str = "/v1/traces";
 /// Where collectors listen for OTLP over gRPC.
 const GRPC_PORT: u16 = 4317;
+
+/// `[events] otlp`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtlpSource {
+    /// The collector, without the path of traces.
+    pub url: String,
+    /// Where the headers lie that go along.
+    pub headers_file: Option<SecretFile>,
+    /// The key that names the file, for messages.
+    pub key: String,
+}
 
 pub(super) fn read(section: &mut Section<'_>) -> Option<OtlpSource> {
     let url = section.parsed("otlp", url);

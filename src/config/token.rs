@@ -1,21 +1,122 @@
-//! `[token]`: keys and certificate read from their files, and whether what is asked for can work.
+//! `[token]`: what it says, keys and certificate read from their files, and whether what is asked for can work.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::token::{self, Issuer, KeySet, Listen, Region, ServiceKey};
+use ipnet::IpNet;
+
+use crate::token::{
+    self, Algorithm, Dialect, IceUrl, Issuer, KeySet, Listen, Rates, Region, ServiceKey,
+};
 use crate::turn::SharedSecret;
 
 use super::assemble::Assembly;
 use super::problem::Complaint;
 use super::secrets::{self, SHORT_SECRET, Secret};
 use super::tls::{Certificate, Tls};
-use super::{ApiKeySource, IssuerKeys, IssuerSource, SecretFile, Token};
+use super::{CertificateFiles, SecretFile};
 
 /// Each is compared with what comes in.
 const MOST_KEYS: usize = 64;
 const MOST_ISSUERS: usize = 16;
+
+/// `[token]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Where it listens; nowhere: it is off.
+    pub listen: Vec<Listen>,
+    /// Its certificate; that of `[tls]` without one.
+    pub certificate: Option<CertificateFiles>,
+    /// What is handed out; none: by the listeners.
+    pub urls: Vec<IceUrl>,
+    /// What is handed out to those who choose a region.
+    pub regions: Vec<Region>,
+    /// How long a credential is good if nothing is said.
+    pub ttl: Duration,
+    /// And at most.
+    pub max_ttl: Duration,
+    /// What it understands beside its own.
+    pub dialects: Vec<Dialect>,
+    /// The pages that may ask.
+    pub origins: Vec<String>,
+    /// Keys of backends.
+    pub api_keys: Vec<ApiKeySource>,
+    /// Who signs the tokens of users.
+    pub issuers: Vec<IssuerSource>,
+    /// How often it may be asked.
+    pub rates: Rates,
+    /// Reverse proxies that are believed.
+    pub proxies: Vec<IpNet>,
+}
+
+impl Token {
+    /// Is there a token service at all?
+    pub(super) fn is_on(&self) -> bool {
+        !self.listen.is_empty()
+    }
+}
+
+/// One of `[token] api_keys`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKeySource {
+    /// The operator's name of it.
+    pub id: String,
+    /// Where it lies.
+    pub file: SecretFile,
+    /// Whose it is; empty without tenants.
+    pub tenant: String,
+    /// May it have credentials made?
+    pub issues: bool,
+    /// May it take them back?
+    pub revokes: bool,
+    /// How long its credentials are good at most.
+    pub max_ttl: Option<Duration>,
+    /// The key that names the file, for messages.
+    pub key: String,
+}
+
+/// One of `[token] issuers`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IssuerSource {
+    /// `iss`
+    pub name: String,
+    /// What must be in `aud`.
+    pub audience: String,
+    /// What it signs with: all of them with a shared key, or none.
+    pub algorithms: Vec<Algorithm>,
+    /// Where its keys are.
+    pub keys: IssuerKeys,
+    /// The claim that names the tenant.
+    pub tenant_claim: Option<String>,
+    /// The tenant of tokens without it; empty without tenants.
+    pub tenant: String,
+    /// What its tokens must be good for.
+    pub scopes: Vec<String>,
+    /// How much its clock may differ.
+    pub leeway: Duration,
+    /// The key that names the keys, for messages.
+    pub key: String,
+}
+
+impl IssuerSource {
+    /// Does it sign with a key that is shared with it?
+    pub(crate) fn is_shared(&self) -> bool {
+        let shared = [Algorithm::HS256, Algorithm::HS384, Algorithm::HS512];
+        let mut algorithms = self.algorithms.iter();
+        algorithms.any(|algorithm| shared.contains(algorithm))
+    }
+}
+
+/// Where the keys of an issuer are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IssuerKeys {
+    /// Behind a URL.
+    Url(String),
+    /// In a file.
+    File(SecretFile),
+}
 
 /// What the token service is told.
 pub struct TokenParts {
