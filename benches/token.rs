@@ -11,7 +11,6 @@
 #![allow(clippy::print_stdout, reason = "it tells what it measured")]
 
 #[path = "../tests/token/http.rs"]
-#[allow(dead_code, reason = "the tests use more of it")]
 mod http;
 
 use std::fs;
@@ -104,6 +103,12 @@ fn ask(
         let start = Instant::now();
         let reply = http::exchange(&mut stream, &request);
         assert_eq!(reply.status, 201, "{}", reply.body);
+        if user == 1 {
+            // What is counted is what clients can use.
+            assert_eq!(reply.header("content-type"), Some("application/json"));
+            let handed_out = reply.expect(201);
+            assert!(handed_out["iceServers"][1]["credential"].is_string());
+        }
         if counting.load(Ordering::Relaxed) {
             count += 1;
             slowest = slowest.max(start.elapsed());

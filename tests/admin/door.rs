@@ -8,8 +8,9 @@ use std::os::unix::process::CommandExt as _;
 
 use rustix::process::Signal;
 
+use crate::listener::ask_http;
 use crate::process::{Start, free_address};
-use crate::seat::{ask, ask_http, ask_with, command, ended, run, socket};
+use crate::seat::{ask, ask_with, command, ended, run, socket};
 
 const NOBODY: u32 = 65_534;
 const TOKEN: &str = "MARKER-token-token-token-token";

@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 
 use serde_json::Value;
 
+use crate::listener::ask_http;
 use crate::process::{Daemon, Start, free_address};
-use crate::seat::ask_http;
 use crate::wire::{Client, PATIENCE};
 
 const TOKEN: &str = "a-token-of-the-operators-own-that-nobody-guesses";

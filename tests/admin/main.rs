@@ -3,6 +3,7 @@
 
 mod change;
 mod door;
+mod listener;
 mod live;
 #[path = "../daemon/process.rs"]
 mod process;

@@ -1,7 +1,6 @@
 //! Talks to the operator's seat of a running server, by hand and through the commands.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -64,13 +63,6 @@ pub(crate) fn ask_at(socket: &Path, method: &str, path: &str, body: &str) -> Ans
     let stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
     exchange(stream, method, path, &["Host: localhost"], body)
-}
-
-/// Asks through the listener.
-pub(crate) fn ask_http(address: SocketAddr, method: &str, path: &str, headers: &[&str]) -> Answer {
-    let stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(PATIENCE * 3)).unwrap();
-    exchange(stream, method, path, headers, "")
 }
 
 pub(crate) fn exchange(

@@ -5,7 +5,6 @@
 #![allow(unsafe_code, reason = "a counting allocator is one")]
 
 mod crowd;
-#[allow(dead_code, reason = "a part of it is used here")]
 #[path = "../token/http.rs"]
 mod http;
 mod listing;
@@ -13,7 +12,6 @@ mod machine;
 mod page;
 #[path = "../daemon/process.rs"]
 mod process;
-#[allow(dead_code, reason = "a part of it is used here")]
 #[path = "../admin/seat.rs"]
 mod seat;
 mod series;

@@ -254,7 +254,10 @@ impl Issuer {
 
     /// Is refused.
     fn refused(&mut self) {
-        self.ask("nonsense").expect(401);
+        let reply = self.ask("nonsense");
+        reply.expect(401);
+        let schemes = reply.header("www-authenticate").unwrap();
+        assert!(schemes.starts_with("Bearer"), "{schemes}");
     }
 
     fn ask(&mut self, token: &str) -> http::Reply {
